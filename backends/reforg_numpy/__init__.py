@@ -1,0 +1,62 @@
+"""The NumPy backend: GELU in blocks that stay in cache, softmax in place; everything else is the reference."""
+
+from typing import Any
+
+import array_api_compat.numpy as namespace
+import numpy as np
+
+from reforg.ops import REFERENCE, gelu
+
+name = "numpy"
+BLOCK = 1 << 15  # elements whose temporaries fit a core's level-two cache
+
+
+def version() -> str:
+    """NumPy's version."""
+    return f"numpy {np.__version__}"
+
+
+def dtype(name: str) -> Any:
+    """NumPy's dtype; bfloat16 is ml_dtypes'."""
+    if name == "bfloat16":
+        import ml_dtypes
+
+        return np.dtype(ml_dtypes.bfloat16)
+    if name in ("float64", "float32", "float16"):
+        return np.dtype(name)
+    raise ValueError(f"no dtype {name!r}; numpy has float64, float32, float16 and bfloat16")
+
+
+def asarray(value: Any, dtype: Any, device: Any) -> Any:
+    """As a NumPy array of that dtype; arrays of other libraries come through DLPack."""
+    if device not in (None, "cpu"):
+        raise ValueError(f"no device {device!r}; numpy has only 'cpu'")
+    if not isinstance(value, np.ndarray) and hasattr(value, "__dlpack__"):
+        value = np.from_dlpack(value)
+    return np.asarray(value).astype(dtype, copy=False)
+
+
+def to_numpy(array: Any) -> Any:
+    """The array itself."""
+    return np.asarray(array)
+
+
+def blocked_gelu(x: Any) -> Any:
+    """[...] -> [...], the reference's GELU block by block, because its thirty passes over memory are its cost."""
+    flat = np.ascontiguousarray(x).reshape(-1)
+    y = np.empty_like(flat)
+    for start in range(0, flat.size, BLOCK):
+        y[start : start + BLOCK] = gelu(flat[start : start + BLOCK])
+    return y.reshape(x.shape)
+
+
+def softmax(x: Any) -> Any:
+    """[..., N] -> [..., N], in the memory of one temporary."""
+    powers = x.astype(np.result_type(x.dtype, np.float32), copy=True)
+    powers -= powers.max(axis=-1, keepdims=True)
+    np.exp(powers, out=powers)
+    powers /= powers.sum(axis=-1, keepdims=True)
+    return powers.astype(x.dtype, copy=False)
+
+
+ops = REFERENCE.replaced("numpy", {"gelu": blocked_gelu, "softmax": softmax})

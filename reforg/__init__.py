@@ -1,0 +1,35 @@
+"""reforg: ViT, DeiT, DeiT III, EViT and Shunted Transformer in the Array API standard. See the README."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from reforg.errors import (
+    BackendError, ConfigError, DtypeError, ImageError, ReforgError, ShapeError, WeightsError,
+)  # fmt: skip
+
+if TYPE_CHECKING:
+    from reforg.cost import Cost, cost
+    from reforg.models import Model, create_model
+    from reforg.names import list_models
+    from reforg.tokens import TokenMap, token_map
+    from reforg.weights import load_weights
+
+__version__ = "0.1.0"
+_LAZY = {
+    "Cost": "cost", "cost": "cost", "Model": "models", "create_model": "models", "list_models": "names",
+    "TokenMap": "tokens", "token_map": "tokens", "load_weights": "weights",
+}  # fmt: skip
+__all__ = [
+    "BackendError", "ConfigError", "Cost", "DtypeError", "ImageError", "Model", "ReforgError", "ShapeError", "TokenMap",
+    "WeightsError", "cost", "create_model", "list_models", "load_weights", "token_map",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'reforg' has no attribute {name!r}")
+    return getattr(import_module(f"reforg.{_LAZY[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,65 @@
+"""Finding the backends that are installed, by the entry-point group "reforg.backends"."""
+
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Protocol
+
+import numpy as np
+
+from reforg.arrays import Array
+from reforg.errors import BackendError, nearest
+from reforg.ops import Ops
+
+GROUP = "reforg.backends"
+
+
+class Backend(Protocol):
+    """What an entry point of the group names: a module (or object) with these members.
+
+    Its functions raise ValueError with one sentence for what they cannot do; reforg turns that into a BackendError.
+    """
+
+    name: str
+    namespace: Any
+    """The array-api-compat namespace of its arrays."""
+    ops: Ops
+    """The reference's operations, some of them replaced by faster ones with the same results."""
+
+    def version(self) -> str:
+        """The framework and its version."""
+
+    def dtype(self, name: str) -> Any:
+        """Its dtype for "float64", "float32", "float16" or "bfloat16"."""
+
+    def asarray(self, value: Any, dtype: Any, device: Any) -> Array:
+        """Any array (buffer protocol or DLPack) as its own, without a copy where dtype and device allow."""
+
+    def to_numpy(self, array: Array) -> np.ndarray[Any, np.dtype[Any]]:
+        """Its array as a NumPy array on the host."""
+
+
+def installed() -> dict[str, EntryPoint]:
+    """Name -> entry point of every backend that some installed package declares, without importing any."""
+    return {point.name: point for point in entry_points(group=GROUP)}
+
+
+def load(name: str) -> Backend:
+    """The backend of that name, imported; BackendError where it, or the framework it stands on, is missing."""
+    points = installed()
+    if name not in points:
+        known = sorted(points)
+        raise BackendError(f"there is no backend {name!r}{nearest(str(name), known)} (installed: {', '.join(known) or 'none'})")
+    try:
+        backend: Backend = points[name].load()
+    except ImportError as error:
+        missing = error.name or name
+        raise BackendError(f"backend {name!r} needs the package {missing!r}: pip install 'reforg[{name}]'") from error
+    return backend
+
+
+def convert(backend: Backend, value: Any, dtype: str, device: Any, what: str) -> Array:
+    """`value` as an array of the backend; BackendError says what could not be brought there and why."""
+    try:
+        return backend.asarray(value, backend.dtype(dtype), device)
+    except (ValueError, TypeError, BufferError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise BackendError(f"{what} cannot be brought to backend {backend.name!r} as {dtype}: {reason}") from error

@@ -1,0 +1,93 @@
+"""What a forward pass costs, from the config alone.
+
+A multiply-accumulate counts for each multiplication of a linear layer, a convolution or one of the two attention
+products; norms, softmax, biases and GELU do not count.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from reforg.config import Config, ShuntedConfig, VitConfig
+from reforg.errors import ShapeError
+from reforg.evit import Schedule
+from reforg.names import build_config
+from reforg.parameters import num_params
+
+
+@dataclass(frozen=True)
+class Cost:
+    """params: trained values. macs: multiply-accumulates for the batch. by_block: the same for each part, in order.
+
+    tokens: tokens without special ones that enter each block's MLP (ViT families), or that each stage has (Shunted).
+    """
+
+    params: int
+    macs: int
+    by_block: dict[str, int]
+    tokens: dict[str, int]
+
+
+def cost(model: Any, img_size: int | tuple[int, int] | None = None, batch: int = 1, **config: Any) -> Cost:
+    """The cost of a model, or of a name with any fields of its config, for images of `img_size` (the config's unless given)."""
+    settings: Config = replace(model.config, **config) if hasattr(model, "config") else build_config(model, **config)
+    side = settings.image_shape if img_size is None else img_size
+    size = side if isinstance(side, tuple) else (side, side)
+    by_block, tokens = _vit(settings, size) if isinstance(settings, VitConfig) else _shunted(settings, size)
+    by_block = {name: batch * macs for name, macs in by_block.items()}
+    return Cost(num_params(settings), sum(by_block.values()), by_block, tokens)
+
+
+def _vit(config: VitConfig, size: tuple[int, int]) -> tuple[dict[str, int], dict[str, int]]:
+    if any(side % config.patch_size for side in size):
+        raise ShapeError(f"cost: image {size[0]}x{size[1]} does not divide into {config.patch_size}x{config.patch_size} patches")
+    patches, width, special = (size[0] // config.patch_size) * (size[1] // config.patch_size), config.embed_dim, config.num_special
+    schedule, tokens = Schedule(config), {}
+    macs = {"patch_embed": patches * _patch_macs(config)}
+    for number in range(config.depth):
+        before = patches + special
+        count = schedule.count(number, patches)
+        patches = patches if count == patches else count + config.fuse_token
+        attention = before * 4 * width * width + 2 * before * before * width
+        mlp = (patches + special) * 2 * width * config.hidden_dim
+        macs[f"blocks.{number}"] = config.parallel * (attention + mlp)
+        tokens[f"blocks.{number}"] = patches
+    macs |= {head: width * config.num_classes for head in config.heads}
+    return macs, tokens
+
+
+def _patch_macs(config: VitConfig) -> int:
+    """Multiplications for one patch."""
+    width, inside = config.embed_dim, config.in_chans * config.patch_size**2
+    if config.stem == "patch":
+        return width * inside
+    return (width // 4) * inside + 4 * (width // 4) * (width // 4) * 4 + width * (width // 4) * 4
+
+
+def _shunted(config: ShuntedConfig, size: tuple[int, int]) -> tuple[dict[str, int], dict[str, int]]:
+    macs: dict[str, int] = {}
+    tokens: dict[str, int] = {}
+    grid = size
+    for stage, width in enumerate(config.embed_dims):
+        if stage == 0:
+            half = ((grid[0] - 1) // 2 + 1, (grid[1] - 1) // 2 + 1)
+            grid = (half[0] // 2, half[1] // 2)
+            count = half[0] * half[1] * (49 * config.in_chans + 9 * width * config.num_conv) * width
+            macs["patch_embed1"] = count + grid[0] * grid[1] * 4 * width * width
+        else:
+            grid = ((grid[0] - 1) // 2 + 1, (grid[1] - 1) // 2 + 1)
+            macs[f"patch_embed{stage + 1}"] = grid[0] * grid[1] * 9 * width * config.embed_dims[stage - 1]
+        for number in range(config.depths[stage]):
+            macs[f"block{stage + 1}.{number}"] = _shunted_block(config, stage, grid)
+        tokens[f"stage{stage + 1}"] = grid[0] * grid[1]
+    return macs | ({"head": width * config.num_classes} if config.num_classes else {}), tokens
+
+
+def _shunted_block(config: ShuntedConfig, stage: int, grid: tuple[int, int]) -> int:
+    width, hidden, reductions = config.embed_dims[stage], config.hidden_dim(stage), config.reductions(stage)
+    queries, group = grid[0] * grid[1], width // len(config.reductions(stage))
+    macs = 2 * queries * width * width  # queries and the projection
+    for ratio in reductions:
+        keys = (grid[0] // ratio) * (grid[1] // ratio)
+        merged = keys * width * width * ratio * ratio if len(reductions) > 1 else 0
+        macs += merged + keys * 2 * group * width + 9 * keys * group + 2 * queries * keys * group
+    return macs + queries * hidden * (2 * width + 9)

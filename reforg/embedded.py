@@ -1,0 +1,42 @@
+"""The models, labels and test images that come with the package (trained on Fashion-MNIST)."""
+
+from importlib import resources
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from reforg.names import EMBEDDED as NAMES
+
+LABELS = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+MEAN, DEVIATION = np.float32(0.2860), np.float32(0.3530)  # of Fashion-MNIST's training pixels
+
+
+def weights(name: str) -> dict[str, Any] | None:
+    """Name -> float32 array for a model that brings its weights; None for any other."""
+    return _read(f"{name}.safetensors") if name in NAMES else None
+
+
+def test_images() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    """The first images of Fashion-MNIST's test set (N, 28, 28), and their labels (N,)."""
+    data = _read("fashion_mnist_test.safetensors")
+    return data["images"], data["labels"]
+
+
+def preprocess(name: str, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """[N, 28, 28] -> [N, C, H, W] as that model was trained: scaled to [0, 1], resized, normalised, all in float32.
+
+    evit_fmnist, deit3_fmnist: (N, 1, 28, 28). shunted_fmnist: bilinear to 64x64, three equal channels.
+    """
+    from reforg.ops import resize
+
+    images = pixels[:, None].astype(np.float32) / np.float32(255)
+    if name != "shunted_fmnist":
+        return (images - MEAN) / DEVIATION
+    return np.repeat((resize(images, (64, 64), "bilinear") - MEAN) / DEVIATION, 3, axis=1)
+
+
+def _read(filename: str) -> dict[str, Any]:
+    from safetensors.numpy import load
+
+    return load(resources.files("reforg").joinpath("data", filename).read_bytes())

@@ -1,0 +1,38 @@
+"""Everything that a user of reforg can do wrong, one class a kind; each message is one sentence."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class ReforgError(Exception):
+    """Base of every error that a user can cause. Nothing else is raised on purpose."""
+
+
+class ConfigError(ReforgError):
+    """A model name, a config keyword or a call-time argument that cannot be."""
+
+
+class ShapeError(ReforgError):
+    """An array of the wrong rank, size or number of channels."""
+
+
+class DtypeError(ReforgError):
+    """An array of a dtype that the operation does not take."""
+
+
+class WeightsError(ReforgError):
+    """Weights that are missing, left over, wrongly shaped, unreadable or harmful."""
+
+
+class BackendError(ReforgError):
+    """A backend, device or dtype that is not there."""
+
+
+class ImageError(ReforgError):
+    """An image that cannot be read or written."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """'; did you mean X?' for the known word nearest to `word`, or an empty string."""
+    found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {found[0]}?" if found else ""

@@ -1,0 +1,88 @@
+"""EViT: token reorganization between attention and MLP.
+
+Liang et al., "Not All Patches are What You Need: Expediting Vision Transformers via Token Reorganizations",
+ICLR 2022; sections, equations and figures below are those of that paper.
+"""
+
+import math
+
+from reforg.arrays import Array, narrow, namespace, widen
+from reforg.config import VitConfig, checked_rates, per_block
+from reforg.errors import ConfigError
+from reforg.ops import Network, Ops, mean, piece
+
+
+def class_attention(probabilities: Array, num_special: int) -> Array:
+    """[B, H, N, N] -> [B, N - S]: how much the class token attends to each token that is not special.
+
+    The class token's row of the softmaxed attention, averaged over the heads (section 3.2, eq. 2 and after).
+    """
+    return mean(probabilities[:, :, 0, num_special:], axis=1)
+
+
+def kept_count(keep_rate: float, candidates: int) -> int:
+    """How many of `candidates` tokens stay: ceil(rate * candidates), in double precision (section 3.2).
+
+    Special tokens are no candidates; a fused token of an earlier block is one.
+    """
+    return math.ceil(keep_rate * candidates)
+
+
+def select_attentive(scores: Array, count: int, ops: Ops) -> tuple[Array, Array]:
+    """[B, N] -> indices of the `count` attentive tokens [B, count], of the inattentive ones [B, N - count].
+
+    Top-k by class attention (section 3.2, "attentive tokens identification"), most attentive first in both; equal
+    scores keep the lower index.
+    """
+    order = ops.rank(scores)
+    return order[:, :count], order[:, count:]
+
+
+def fuse_inattentive(tokens: Array, scores: Array) -> Array:
+    """[B, M, C], [B, M] -> [B, 1, C]: the sum of the tokens, each times its class attention (section 3.3, eq. 3).
+
+    The sum is not divided by the sum of the attentions.
+    """
+    xp = namespace(tokens)
+    return narrow(xp.sum(widen(tokens) * widen(scores)[:, :, None], axis=1, keepdims=True), tokens)
+
+
+@piece
+def reorganize(net: Network, path: str, tokens: Array, scores: Array, count: int, config: VitConfig) -> Array:
+    """[B, S + N, C], [B, N] -> [B, S + count (+ 1), C]: special tokens, attentive ones by falling score, the fused one.
+
+    Figure 2; section 3.3. `count` is below N. Traced: kept (from 0, special tokens not counted), reorganized.
+    """
+    xp, special = namespace(tokens), config.num_special
+    candidates = tokens[:, special:, :]
+    attentive, inattentive = select_attentive(scores, count, net.ops)
+    net.trace(f"{path}.kept", attentive)
+    parts = [tokens[:, :special, :], net.ops.gather(candidates, attentive)]
+    if config.fuse_token:
+        parts.append(fuse_inattentive(net.ops.gather(candidates, inattentive), net.ops.gather(scores, inattentive)))
+    return net.trace(f"{path}.reorganized", xp.concat(parts, axis=1))
+
+
+class Schedule:
+    """How many tokens each block keeps, from the config and the arguments of the call.
+
+    The config decides which blocks reorganize: a rate given at the call replaces the rate of blocks whose own is
+    below 1 and no other. `tokens` gives the count itself, and prunes every block it is given for.
+    """
+
+    def __init__(self, config: VitConfig, keep_rate: object = None, tokens: object = None) -> None:
+        own = config.keep_rates
+        given = checked_rates(keep_rate, config.depth)
+        self.rates = tuple(
+            mine if rate is None else (rate if mine < 1 else 1.0) for mine, rate in zip(own, given, strict=True)
+        )
+        self.tokens = per_block(config.tokens if tokens is None else tokens, config.depth, "tokens")
+
+    def count(self, block: int, candidates: int) -> int:
+        """How many of the block's `candidates` go on; all of them means that nothing is reorganized."""
+        wanted = self.tokens[block]
+        if wanted is None:
+            return kept_count(self.rates[block], candidates)
+        if wanted > candidates:
+            raise ConfigError(f"blocks.{block}: tokens={wanted}, but only {candidates} tokens arrive there")
+        return int(wanted)

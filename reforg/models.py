@@ -1,0 +1,190 @@
+"""A model: a config, its weights on a backend, and the forward pass over them."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
+
+from reforg import embedded, parameters, shunted, vit, weights as weight_files
+from reforg.arrays import Array, namespace
+from reforg.backend import Backend, convert, load
+from reforg.config import Config, ShuntedConfig, VitConfig
+from reforg.errors import BackendError, ConfigError, DtypeError, ImageError, ShapeError, WeightsError, nearest
+from reforg.names import FIXED, build_config, resolve
+from reforg.ops import REFERENCE, Ops, Recorder
+
+DTYPES = ("float64", "float32", "float16", "bfloat16")
+
+
+def create_model(
+    name: str,
+    weights: Any = None,
+    backend: str = "numpy",
+    dtype: str = "float32",
+    device: Any = None,
+    ops: str = "auto",
+    check_finite: bool = True,
+    **config: Any,
+) -> "Model":
+    """A model by its name, alias or timm's tagged name, with any field of its config changed by keyword.
+
+    weights: a path to .safetensors, a mapping from name to array, "synthetic" or "synthetic:SEED"; may be left out for
+    the *_fmnist models, which bring theirs. Position embeddings of another image size are resampled here, once.
+    backend, dtype, device: whose arrays, of which precision, where. ops: "auto" for the backend's fast operations,
+    "reference" for plain Array API calls. check_finite: whether images with NaN or infinity are refused.
+
+    Raises ConfigError, WeightsError, BackendError.
+    """
+    listed = resolve(name)
+    settings = build_config(name, **config)
+    if ops not in ("auto", "reference"):
+        raise ConfigError(f"ops must be 'auto' or 'reference', got {ops!r}")
+    if dtype not in DTYPES:
+        raise BackendError(f"there is no dtype {dtype!r}{nearest(str(dtype), DTYPES)} (known: {', '.join(DTYPES)})")
+    if weights is None:
+        weights = embedded.weights(listed)
+        if weights is None:
+            raise WeightsError(f"{name} comes without weights: give weights= a path, a mapping or 'synthetic'")
+    found = weight_files.obtain(weights, settings)
+    runner = load(backend)
+    arrays = {key: convert(runner, value, dtype, device, f"weight {key}") for key, value in found.items()}
+    return Model(name, settings, arrays, runner, dtype, device, ops, check_finite)
+
+
+class Model:
+    """Logits, features and traces of images, computed by one backend. Made by `create_model`; never changes."""
+
+    def __init__(
+        self, name: str, config: Config, weights: Mapping[str, Array], backend: Backend, dtype: str, device: Any,
+        ops: str, check_finite: bool,
+    ) -> None:  # fmt: skip
+        self.name = name
+        self.config = config
+        self.weights: Mapping[str, Array] = MappingProxyType(dict(weights))
+        self.backend = backend
+        self.dtype = dtype
+        self.device = device
+        self.check_finite = check_finite
+        self._ops_choice = ops
+        self._ops = backend.ops if ops == "auto" else REFERENCE
+
+    def __call__(self, images: Any, *, keep_rate: Any = None, tokens: Any = None, check_finite: bool | None = None) -> Array:
+        """(B, C, H, W), preprocessed -> logits (B, num_classes); pooled features where num_classes is 0.
+
+        keep_rate: replaces the rate in the blocks that reorganize, one value or one a block. tokens: how many patches
+        every block keeps, likewise. Raises ShapeError, DtypeError, ImageError, ConfigError.
+        """
+        return self.apply(self.weights, self._checked(images, check_finite), keep_rate=keep_rate, tokens=tokens)
+
+    def apply(self, weights: Mapping[str, Array], images: Array, *, keep_rate: Any = None, tokens: Any = None) -> Array:
+        """The pure function behind the call, for jit, autograd and tracers: no checks on values, no conversions.
+
+        Arrays of any one Array API library do; those of another than the model's backend are computed by the reference.
+        """
+        chosen = self._ops if namespace(images) is self.backend.namespace else REFERENCE
+        return self._forward(weights, images, chosen, keep_rate, tokens)
+
+    def features(
+        self, images: Any, *, pyramid: bool = False, keep_rate: Any = None, tokens: Any = None, check_finite: bool | None = None
+    ) -> Any:
+        """(B, C, H, W) -> tokens (B, N, C) after the last norm, before pooling; for global_pool "avg", which norms after it, without.
+
+        pyramid=True, Shunted only: the normed tokens of all four stages, each as (B, C, H', W').
+        """
+        images = self._checked(images, check_finite)
+        if isinstance(self.config, ShuntedConfig):
+            self._refuse_schedule(keep_rate, tokens)
+            return shunted.features(self.weights, images, self.config, self._ops, pyramid=pyramid)
+        if pyramid:
+            raise ConfigError(f"{self.name} has no pyramid: its tokens have one size throughout")
+        return vit.features(self.weights, images, self.config, self._ops, keep_rate=keep_rate, tokens=tokens)
+
+    def trace(
+        self, images: Any, names: Iterable[str] | str | None = None, *, keep_rate: Any = None, tokens: Any = None,
+        check_finite: bool | None = None,
+    ) -> dict[str, Array]:  # fmt: skip
+        """(B, C, H, W) -> name -> array of every intermediate, in the order of execution, by the reference operations.
+
+        names: fnmatch patterns of those to keep; one that matches nothing is a ConfigError.
+        """
+        patterns = [names] if isinstance(names, str) else None if names is None else list(names)
+        recorder = Recorder(patterns)
+        images = self._checked(images, check_finite)
+        self._forward(self.weights, images, REFERENCE, keep_rate, tokens, recorder)
+        if recorder.unmatched:
+            raise ConfigError(f"{self.name} has no intermediate {recorder.unmatched[0]!r}{nearest(recorder.unmatched[0], recorder.seen)}")
+        return recorder.values
+
+    def with_config(self, **settings: Any) -> "Model":
+        """The same model with fields of its config changed; weights are shared, positions resampled where img_size asks for it."""
+        allowed = [field for field in self.config.__dataclass_fields__ if field not in FIXED]
+        for setting in settings:
+            if setting not in allowed:
+                raise ConfigError(f"{self.name} has no setting {setting!r}{nearest(setting, allowed)}")
+        config = replace(self.config, **settings)
+        weights = dict(self.weights)
+        if "pos_embed" in weights and tuple(weights["pos_embed"].shape) != parameters.shapes(config)["pos_embed"]:
+            weights["pos_embed"] = self.backend.to_numpy(weights["pos_embed"])
+        fitted = weight_files.fit(weights, config)
+        if fitted.get("pos_embed") is not self.weights.get("pos_embed"):
+            fitted["pos_embed"] = convert(self.backend, fitted["pos_embed"], self.dtype, self.device, "weight pos_embed")
+        return Model(
+            self.name, config, fitted, self.backend, self.dtype, self.device, self._ops_choice, self.check_finite
+        )
+
+    @property
+    def ops(self) -> dict[str, str]:
+        """What runs each operation and each piece of a block: "reference", or the backend's name for it."""
+        return self._ops.table()
+
+    @property
+    def labels(self) -> tuple[str, ...] | None:
+        """Names of the classes, in the order of the logits; None where they are not known."""
+        return embedded.LABELS if self.name in embedded.NAMES and self.config.num_classes == len(embedded.LABELS) else None
+
+    @property
+    def num_params(self) -> int:
+        """Number of trained values, as sum(p.numel() for p in torch_model.parameters())."""
+        return parameters.num_params(self.config)
+
+    def __repr__(self) -> str:
+        return f"<{self.name}: {self.num_params:,} parameters, {self.dtype} on {self.backend.name}>"
+
+    def _forward(
+        self, weights: Mapping[str, Array], images: Array, ops: Ops, keep_rate: Any, tokens: Any, *trace: Recorder
+    ) -> Array:
+        if isinstance(self.config, ShuntedConfig):
+            self._refuse_schedule(keep_rate, tokens)
+            return shunted.forward(weights, images, self.config, ops, *trace)
+        return vit.forward(weights, images, self.config, ops, *trace, keep_rate=keep_rate, tokens=tokens)
+
+    def _refuse_schedule(self, keep_rate: Any, tokens: Any) -> None:
+        if keep_rate is not None or tokens is not None:
+            raise ConfigError(f"{self.name} keeps all its tokens: keep_rate and tokens are arguments of ViT, DeiT and EViT")
+
+    def _checked(self, images: Any, check_finite: bool | None) -> Array:
+        """The images as an array of the backend, or the error that says what is wrong with them."""
+        dtype = str(getattr(images, "dtype", ""))
+        if not hasattr(images, "shape") or not dtype:
+            raise DtypeError(f"{self.name}: images must be an array (B, C, H, W), got {type(images).__name__}; see reforg.preprocess")
+        if "float" not in dtype:
+            raise DtypeError(f"{self.name}: images must be of a real floating dtype, got {dtype}; reforg.preprocess turns pixels into such")
+        self._check_shape(tuple(images.shape))
+        array = convert(self.backend, images, self.dtype, self.device, "images")
+        xp = namespace(array)
+        check = self.check_finite if check_finite is None else check_finite
+        if check and not bool(xp.all(xp.isfinite(array))):
+            raise ImageError(f"{self.name}: images hold NaN or infinity (in {self.dtype}); check_finite=False computes them all the same")
+        return array
+
+    def _check_shape(self, shape: tuple[int, ...]) -> None:
+        config = self.config
+        if len(shape) != 4:
+            raise ShapeError(f"{self.name}: images must be (B, {config.in_chans}, H, W), got shape {shape}")
+        if shape[1] != config.in_chans:
+            hint = "; the channels come second" if shape[3] == config.in_chans else ""
+            raise ShapeError(f"{self.name}: images have {shape[1]} channels instead of {config.in_chans} (shape {shape}){hint}")
+        if isinstance(config, VitConfig):
+            height, width, patch = *shape[2:], config.patch_size
+            if height % patch or width % patch or not height or not width:
+                raise ShapeError(f"{self.name}: image {height}x{width} does not divide into {patch}x{patch} patches")

@@ -1,0 +1,120 @@
+"""Names and shapes of a model's tensors: the official state dict, derived from the config alone."""
+
+from reforg.config import Config, ShuntedConfig, VitConfig
+
+Shapes = dict[str, tuple[int, ...]]
+BUFFERS = ("running_mean", "running_var")  # in the state dict, but not counted as parameters
+
+
+def shapes(config: Config) -> Shapes:
+    """Every tensor that a forward pass reads, name -> shape, under the official names and in the official order."""
+    return _vit(config) if isinstance(config, VitConfig) else _shunted(config)
+
+
+def num_params(config: Config) -> int:
+    """Number of trained values, as sum(p.numel() for p in torch_model.parameters())."""
+    total = 0
+    for name, shape in shapes(config).items():
+        if not name.endswith(BUFFERS):
+            size = 1
+            for side in shape:
+                size *= side
+            total += size
+    return total
+
+
+def _layer(path: str, out: int, *rest: int, bias: bool = True) -> Shapes:
+    """A linear layer (rest: input width) or a convolution (rest: input channels, height, width)."""
+    return {f"{path}.weight": (out, *rest), **({f"{path}.bias": (out,)} if bias else {})}
+
+
+def _norm(path: str, width: int) -> Shapes:
+    return _layer(path, width)
+
+
+def _batch_norm(path: str, width: int) -> Shapes:
+    return _norm(path, width) | {f"{path}.{buffer}": (width,) for buffer in BUFFERS}
+
+
+def _vit(config: VitConfig) -> Shapes:
+    width, positions = config.embed_dim, config.grid[0] * config.grid[1]
+    positions += 0 if config.no_embed_class else config.num_special
+    first, *others = config.special_tokens
+    found: Shapes = {first: (1, 1, width), "pos_embed": (1, positions, width)} | dict.fromkeys(others, (1, 1, width))
+    found |= _patch_stem(config)
+    for number in range(config.depth):
+        found |= _vit_block(f"blocks.{number}", config)
+    found |= _norm("fc_norm" if config.global_pool == "avg" else "norm", width)
+    for head in config.heads:
+        found |= _layer(head, config.num_classes, width)
+    return found
+
+
+def _patch_stem(config: VitConfig) -> Shapes:
+    path, width, channels = "patch_embed.proj", config.embed_dim, config.in_chans
+    if config.stem == "patch":
+        return _layer(path, width, channels, config.patch_size, config.patch_size)
+    found: Shapes = {}
+    for position, out, inside, side in ((0, width // 4, channels, 4), (3, width // 4, width // 4, 2), (6, width, width // 4, 2)):
+        found |= _layer(f"{path}.{position}", out, inside, side, side) | _batch_norm(f"{path}.{position + 1}", out)
+    return found
+
+
+def _vit_block(path: str, config: VitConfig) -> Shapes:
+    width, hidden = config.embed_dim, config.hidden_dim
+    found: Shapes = {}
+    if config.init_values is not None:
+        found |= {config.gain(path, number, branch): (width,) for number in (1, 2) for branch in config.branches}
+    for branch in config.branches:
+        found |= _norm(f"{path}.norm1{branch}", width)
+    for branch in config.branches:
+        found |= _layer(f"{path}.attn{branch}.qkv", 3 * width, width, bias=config.qkv_bias)
+        found |= _layer(f"{path}.attn{branch}.proj", width, width)
+    for branch in config.branches:
+        found |= _norm(f"{path}.norm2{branch}", width)
+    for branch in config.branches:
+        found |= _layer(f"{path}.mlp{branch}.fc1", hidden, width) | _layer(f"{path}.mlp{branch}.fc2", width, hidden)
+    return found
+
+
+def _shunted(config: ShuntedConfig) -> Shapes:
+    found: Shapes = {}
+    for stage, width in enumerate(config.embed_dims):
+        number = stage + 1
+        if stage == 0:
+            found |= _shunted_stem(config)
+        else:
+            found |= _layer(f"patch_embed{number}.proj", width, config.embed_dims[stage - 1], 3, 3)
+            found |= _norm(f"patch_embed{number}.norm", width)
+        for block in range(config.depths[stage]):
+            found |= _shunted_block(f"block{number}.{block}", config, stage)
+        found |= _norm(f"norm{number}", width)
+    return found | (_layer("head", config.num_classes, config.embed_dims[-1]) if config.num_classes else {})
+
+
+def _shunted_stem(config: ShuntedConfig) -> Shapes:
+    path, width = "patch_embed1.conv", config.embed_dims[0]
+    found = _layer(f"{path}.0", width, config.in_chans, 7, 7, bias=False) | _batch_norm(f"{path}.1", width)
+    for number in range(1, config.num_conv + 1):
+        found |= _layer(f"{path}.{3 * number}", width, width, 3, 3, bias=False) | _batch_norm(f"{path}.{3 * number + 1}", width)
+    found |= _layer(f"{path}.{3 * config.num_conv + 3}", width, width, 2, 2)
+    return found | _norm("patch_embed1.norm", width)
+
+
+def _shunted_block(path: str, config: ShuntedConfig, stage: int) -> Shapes:
+    width, hidden, reductions = config.embed_dims[stage], config.hidden_dim(stage), config.reductions(stage)
+    attn, bias = f"{path}.attn", config.qkv_bias
+    found = _norm(f"{path}.norm1", width)
+    found |= _layer(f"{attn}.q", width, width, bias=bias) | _layer(f"{attn}.proj", width, width)
+    if reductions == (1,):
+        found |= _layer(f"{attn}.kv", 2 * width, width, bias=bias) | _layer(f"{attn}.local_conv", width, 1, 3, 3)
+    else:
+        for branch, ratio in enumerate(reductions, 1):
+            found |= _layer(f"{attn}.sr{branch}", width, width, ratio, ratio) | _norm(f"{attn}.norm{branch}", width)
+        for branch in (1, 2):
+            found |= _layer(f"{attn}.kv{branch}", width, width, bias=bias)
+        for branch in (1, 2):
+            found |= _layer(f"{attn}.local_conv{branch}", width // 2, 1, 3, 3)
+    found |= _norm(f"{path}.norm2", width) | _layer(f"{path}.mlp.fc1", hidden, width)
+    found |= _layer(f"{path}.mlp.dwconv.dwconv", hidden, 1, 3, 3) | _layer(f"{path}.mlp.fc2", width, hidden)
+    return found

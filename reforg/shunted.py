@@ -1,0 +1,165 @@
+"""Shunted Transformer: heads that see keys at different scales within one layer.
+
+Ren et al., "Shunted Self-Attention via Multi-Scale Token Aggregation", CVPR 2022; sections and equations below are
+those of that paper. Written from the paper and from the recorded outputs of the authors' program.
+
+Shapes: B images, N tokens of a stage in row order over its grid, C channels, h heads of D channels.
+"""
+
+from collections.abc import Mapping
+
+from reforg.arrays import Array, namespace
+from reforg.config import ShuntedConfig
+from reforg.errors import ShapeError
+from reforg.ops import (
+    REFERENCE, Network, Ops, Trace, mean, merge_heads, output_shape, piece, split_heads, to_maps, to_tokens, untraced, within,
+)  # fmt: skip
+
+STEM_EPS = 1e-5  # norms after a patch embedding and inside attention; blocks and stages have the config's norm_eps
+Grid = tuple[int, int]
+
+
+def forward(
+    weights: Mapping[str, Array], images: Array, config: ShuntedConfig, ops: Ops = REFERENCE, trace: Trace = untraced
+) -> Array:
+    """[B, in_chans, H, W] -> logits [B, num_classes]; pooled features [B, C] where num_classes is 0.
+
+    The mean over the last stage's tokens through the head; there is no class token.
+    """
+    net = Network(weights, ops, trace)
+    pooled = mean(encode(net, images, config)[-1][0], axis=1)
+    return net.trace("logits", net.linear("head", pooled) if config.num_classes else pooled)
+
+
+def features(
+    weights: Mapping[str, Array],
+    images: Array,
+    config: ShuntedConfig,
+    ops: Ops = REFERENCE,
+    trace: Trace = untraced,
+    pyramid: bool = False,
+) -> Array | list[Array]:
+    """[B, in_chans, H, W] -> [B, N, C], the normed tokens of the last stage; pyramid: all stages, each [B, C, H', W']."""
+    stages = encode(Network(weights, ops, trace), images, config)
+    return [to_maps(x, grid) for x, grid in stages] if pyramid else stages[-1][0]
+
+
+def encode(net: Network, images: Array, config: ShuntedConfig) -> list[tuple[Array, Grid]]:
+    """[B, in_chans, H, W] -> tokens [B, N, C] after its norm, and grid, of each of the four stages. Figure 3, table 1."""
+    stages: list[tuple[Array, Grid]] = []
+    maps = images
+    for stage in range(4):
+        x, grid = stem(net, maps, config) if stage == 0 else embed(net, f"patch_embed{stage + 1}", maps)
+        for number in range(config.depths[stage]):
+            x = block(net, f"block{stage + 1}.{number}", x, grid, config, stage)
+        x = net.layer_norm(f"norm{stage + 1}", x, config.norm_eps)
+        stages.append((x, grid))
+        maps = to_maps(x, grid)
+    return stages
+
+
+@piece
+def stem(net: Network, images: Array, config: ShuntedConfig) -> tuple[Array, Grid]:
+    """[B, in_chans, H, W] -> [B, N, C], grid (H / 4, W / 4). Section 3.3, "patch embedding".
+
+    Convolution 7x7 of stride 2, then `num_conv` of 3x3, each with batch norm and ReLU and no bias; then 2x2 of stride 2.
+    """
+    path = "patch_embed1"
+    x, position = images, 0
+    for kernel_stride, padding in ((2, 3), *((1, 1),) * config.num_conv):
+        check_covered(net, f"{path}.conv.{position}", x, kernel_stride, padding)
+        x = net.conv2d(f"{path}.conv.{position}", x, kernel_stride, padding)
+        x = net.relu(f"{path}.conv.{position + 2}", net.batch_norm(f"{path}.conv.{position + 1}", x))
+        position += 3
+    check_covered(net, f"{path}.conv.{position}", x, 2, 0)
+    x = net.trace(f"{path}.conv", net.conv2d(f"{path}.conv.{position}", x, 2))
+    return normed_tokens(net, path, x)
+
+
+@piece
+def embed(net: Network, path: str, maps: Array) -> tuple[Array, Grid]:
+    """[B, C, H, W] -> [B, N, C'], grid (ceil(H / 2), ceil(W / 2)): overlapping 3x3 patches of stride 2. Section 3.3."""
+    return normed_tokens(net, path, net.conv2d(f"{path}.proj", maps, stride=2, padding=1))
+
+
+def normed_tokens(net: Network, path: str, maps: Array) -> tuple[Array, Grid]:
+    """[B, C, H, W] -> its tokens through the embedding's layer norm, grid."""
+    x = net.layer_norm(f"{path}.norm", to_tokens(maps), STEM_EPS)
+    return net.trace(path, x), (maps.shape[2], maps.shape[3])
+
+
+@piece
+def block(net: Network, path: str, x: Array, grid: Grid, config: ShuntedConfig, stage: int) -> Array:
+    """[B, N, C] -> [B, N, C]: x + attention(norm(x)), then x + detail-specific MLP(norm(x)). Figure 3."""
+    reductions, num_heads = config.reductions(stage), config.num_heads[stage]
+    normed = net.layer_norm(f"{path}.norm1", x, config.norm_eps)
+    x = x + shunted_attention(net, f"{path}.attn", normed, grid, num_heads, reductions)
+    x = x + detail_mlp(net, f"{path}.mlp", net.layer_norm(f"{path}.norm2", x, config.norm_eps), grid)
+    return net.trace(path, x)
+
+
+@piece
+def shunted_attention(
+    net: Network, path: str, x: Array, grid: Grid, num_heads: int, reductions: tuple[int, ...]
+) -> Array:
+    """[B, N, C] -> [B, N, C]: each group of heads attends to keys reduced by its own ratio. Section 3.1, eq. 1 and 2.
+
+    Where keys are reduced, values are enhanced by a depthwise convolution over their own grid before attention
+    (eq. 2, "local enhancement"); without reduction that convolution is added to the context instead.
+    """
+    group = num_heads // len(reductions)
+    names = [str(number) for number in range(1, len(reductions) + 1)] if len(reductions) > 1 else [""]
+    (queries,) = split_heads(net.linear(f"{path}.q", x), 1, num_heads)
+    sources = [(x, grid)] if reductions == (1,) else reduce_all(net, path, to_maps(x, grid), reductions)
+    projected = [net.linear(f"{path}.kv{name}", source) for name, (source, _) in zip(names, sources, strict=True)]
+    context = []
+    for branch, (name, kv, (_, reduced)) in enumerate(zip(names, projected, sources, strict=True)):
+        keys, values = kv[:, :, : kv.shape[2] // 2], kv[:, :, kv.shape[2] // 2 :]
+        local = to_tokens(net.depthwise_conv2d(f"{path}.local_conv{name}", to_maps(values, reduced)))
+        enhanced = values if reductions == (1,) else values + local
+        heads = queries[:, branch * group : (branch + 1) * group, :, :]
+        note = within(net.trace, f"{path}.branches.{branch}")
+        mixed = merge_heads(attend(net, heads, keys, enhanced, group, note))
+        context.append(mixed + local if reductions == (1,) else mixed)
+    return net.trace(path, net.linear(f"{path}.proj", namespace(x).concat(context, axis=2)))
+
+
+def attend(net: Network, queries: Array, keys: Array, values: Array, group: int, trace: Trace) -> Array:
+    """[B, h, N, D], [B, M, h D] twice -> context [B, h, N, D], scale 1/sqrt(D)."""
+    (keys,), (values,) = split_heads(keys, 1, group), split_heads(values, 1, group)
+    context: Array = net.ops.attention(queries, keys, values, queries.shape[-1] ** -0.5, trace)[0]
+    return context
+
+
+def reduce_all(net: Network, path: str, maps: Array, reductions: tuple[int, ...]) -> list[tuple[Array, Grid]]:
+    """[B, C, H, W] -> for each ratio the merged tokens and their grid; the shared GELU's last output is `act`."""
+    reduced = [reduce_keys(net, path, maps, number, ratio) for number, ratio in enumerate(reductions, 1)]
+    net.trace(f"{path}.act", reduced[-1][0])
+    return reduced
+
+
+def reduce_keys(net: Network, path: str, maps: Array, number: int, ratio: int) -> tuple[Array, Grid]:
+    """[B, C, H, W] -> [B, (H / r)(W / r), C], grid: multi-scale token aggregation (MTA). Section 3.1, eq. 1.
+
+    A convolution of size and stride r merges rxr tokens (rows and columns left over are dropped), then norm, then
+    GELU. At r = 1 it is a 1x1 convolution with its norm and GELU all the same.
+    """
+    check_covered(net, f"{path}.sr{number}", maps, ratio, 0)
+    merged = net.conv2d(f"{path}.sr{number}", maps, stride=ratio)
+    x = net.layer_norm(f"{path}.norm{number}", to_tokens(merged), STEM_EPS)
+    return net.gelu(f"{path}.act@{number - 1}", x), (merged.shape[2], merged.shape[3])
+
+
+@piece
+def detail_mlp(net: Network, path: str, x: Array, grid: Grid) -> Array:
+    """[B, N, C] -> [B, N, C]: fc2(gelu(y + depthwise(y))), y = fc1(x). Section 3.2, eq. 3 and 4 (detail-specific FFN)."""
+    y = net.linear(f"{path}.fc1", x)
+    detail = net.trace(f"{path}.dwconv", to_tokens(net.depthwise_conv2d(f"{path}.dwconv.dwconv", to_maps(y, grid))))
+    return net.trace(path, net.linear(f"{path}.fc2", net.gelu(f"{path}.act", y + detail)))
+
+
+def check_covered(net: Network, path: str, x: Array, stride: int, padding: int) -> None:
+    """Refuse images so small that the convolution `path` would have no output."""
+    *_, height, width = output_shape(x, net.weights[f"{path}.weight"], stride, padding)
+    if height < 1 or width < 1:
+        raise ShapeError(f"shunted: {path} gets {x.shape[2]}x{x.shape[3]} and would leave nothing; the image is too small")

@@ -1,0 +1,94 @@
+"""Where every token of a depth comes from in the image, read from a trace."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from reforg.arrays import Array
+from reforg.errors import ConfigError
+
+Weights = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class TokenMap:
+    """The tokens that go on after one reorganization, special tokens left out; T of them, from P patches.
+
+    weights (B, T, P): how much of each patch is in each token: 1 for a kept patch; for a fused token the product of
+    the class attentions with which the patch was fused, over all fusions. A patch is in at most one token.
+    owner (B, P): the token that holds the patch, -1 where it was dropped. fused (B, T): whether a token is a fusion.
+    grid: rows and columns of patches; patches are counted row by row from 0.
+    """
+
+    weights: Weights
+    owner: npt.NDArray[np.int64]
+    fused: npt.NDArray[np.bool_]
+    grid: tuple[int, int]
+
+    @property
+    def kept(self) -> npt.NDArray[np.bool_]:
+        """(B, P): whether a patch goes on as a token of its own."""
+        held = self.owner >= 0
+        return held & ~np.take_along_axis(self.fused, np.maximum(self.owner, 0), axis=1)
+
+
+def token_map(trace: Mapping[str, Array]) -> dict[str, TokenMap]:
+    """For each reorganization of a trace, by the block's path ("blocks.3"), where its tokens come from.
+
+    Needs the entries patch_embed.proj, patch_embed, embedded, and of each block that drops tokens cls_attention, kept and reorganized.
+    Empty where nothing was dropped. ConfigError names an entry that is missing.
+    """
+    blocks = [found[1] for name in trace if (found := re.fullmatch(r"(blocks\.\d+)\.kept", name))]
+    if not blocks:
+        _entry(trace, "logits")  # a whole trace has one; a filtered one cannot tell that nothing was dropped
+        return {}
+    grid = tuple(_entry(trace, "patch_embed.proj").shape[2:])
+    batch, patches = _entry(trace, "patch_embed").shape[:2]
+    special = _entry(trace, "embedded").shape[1] - patches
+    origin: Weights = np.broadcast_to(np.eye(patches), (batch, patches, patches))
+    fused = np.zeros((batch, patches), dtype=bool)
+    maps = {}
+    for path in blocks:
+        kept = _entry(trace, f"{path}.kept")
+        fuses = _entry(trace, f"{path}.reorganized").shape[1] - special - kept.shape[1] == 1
+        origin, fused = _reorganized(origin, fused, kept, _scores(trace, path), fuses)
+        maps[path] = TokenMap(origin, _owner(origin), fused, (int(grid[0]), int(grid[1])))
+    return maps
+
+
+def _reorganized(
+    origin: Weights, fused: npt.NDArray[np.bool_], kept: npt.NDArray[Any], scores: Weights, fuses: bool
+) -> tuple[Weights, npt.NDArray[np.bool_]]:
+    """Patches in each token [B, N, P], before -> after; the dropped tokens' rows, times their scores, make the fused one."""
+    dropped = np.ones(scores.shape, dtype=bool)
+    np.put_along_axis(dropped, kept, False, axis=1)
+    rest = np.einsum("bn,bnp->bp", scores * dropped, origin)[:, None]
+    chosen = np.take_along_axis(origin, kept[:, :, None], axis=1)
+    flags = np.take_along_axis(fused, kept, axis=1)
+    if not fuses:
+        return chosen, flags
+    return np.concatenate([chosen, rest], axis=1), np.concatenate([flags, np.ones((len(kept), 1), dtype=bool)], axis=1)
+
+
+def _owner(origin: Weights) -> npt.NDArray[np.int64]:
+    held = origin > 0
+    return np.where(held.any(axis=1), held.argmax(axis=1), -1)
+
+
+def _scores(trace: Mapping[str, Array], path: str) -> Weights:
+    """Class attention [B, N] by which the block chose: its own, or the mean of its parallel branches."""
+    name = f"{path}.cls_attention" if f"{path}.cls_attention" in trace else f"{path}.attn.cls_attention"
+    return _entry(trace, name).astype(np.float64)
+
+
+def _entry(trace: Mapping[str, Array], name: str) -> npt.NDArray[Any]:
+    if name not in trace:
+        raise ConfigError(f"token_map: the trace has no entry {name!r}; trace without names=, or name it too")
+    value = trace[name]
+    if hasattr(value, "get") and not isinstance(value, np.ndarray):
+        value = value.get()  # a CuPy array, which NumPy does not take by itself
+    return np.asarray(value)

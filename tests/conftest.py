@@ -1,0 +1,122 @@
+"""Array libraries under test: every test that takes `lib` runs on each of them.
+
+NumPy, NumPy with read-only inputs and array-api-strict are always there. torch and JAX (eagerly and under jit) join
+where they are installed; `--libraries` says which must be there, and fails where one is missing. CuPy runs behind the
+marker `gpu`.
+"""
+
+import importlib.util
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+
+ALWAYS = ("numpy", "numpy-readonly", "strict")
+OPTIONAL = {"torch": "torch", "jax": "jax", "jax-jit": "jax", "cupy": "cupy"}
+SEEN: Counter[str] = Counter()
+
+
+@dataclass(frozen=True)
+class Library:
+    """How a test speaks to one array library."""
+
+    name: str
+    asarray: Callable[[Any], Any]
+    to_numpy: Callable[[Any], np.ndarray]
+    compile: Callable[[Callable[..., Any]], Callable[..., Any]]
+
+    def run(self, function: Callable[..., Any], *arrays: Any, **settings: Any) -> Any:
+        """`function` of NumPy arrays (None and mappings of them too), computed by this library, as NumPy arrays."""
+        compiled = self.compile(lambda *values: function(*values, **settings))
+        return self.back(compiled(*[self.move(array) for array in arrays]))
+
+    def move(self, value: Any) -> Any:
+        if value is None:
+            return None
+        if isinstance(value, dict):
+            return {name: self.move(entry) for name, entry in value.items()}
+        return self.asarray(value)
+
+    def back(self, value: Any) -> Any:
+        if isinstance(value, tuple | list):
+            return type(value)(self.back(entry) for entry in value)
+        if isinstance(value, dict):
+            return {name: self.back(entry) for name, entry in value.items()}
+        return self.to_numpy(value)
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _frozen(value: Any) -> np.ndarray:
+    array = np.array(value)
+    array.flags.writeable = False
+    return array
+
+
+def _make(name: str) -> Library:
+    if name == "numpy":
+        return Library(name, np.asarray, np.asarray, _same)
+    if name == "numpy-readonly":
+        return Library(name, _frozen, np.asarray, _same)
+    if name == "strict":
+        import array_api_strict
+
+        return Library(name, array_api_strict.asarray, lambda x: np.from_dlpack(x), _same)
+    if name == "torch":
+        import torch
+
+        return Library(name, lambda x: torch.from_numpy(np.array(x)), lambda x: x.detach().numpy(), _same)
+    if name == "cupy":
+        import cupy
+
+        return Library(name, cupy.asarray, cupy.asnumpy, _same)
+    import jax
+
+    jax.config.update("jax_enable_x64", True)
+    return Library(name, jax.numpy.asarray, np.asarray, jax.jit if name == "jax-jit" else _same)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--libraries", default="", help="array libraries that must be tested, separated by commas; missing ones fail")
+
+
+def installed() -> list[str]:
+    return [*ALWAYS, *(name for name, module in OPTIONAL.items() if importlib.util.find_spec(module))]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    wanted = [name for name in config.getoption("--libraries").split(",") if name]
+    missing = [name for name in wanted if name not in installed()]
+    if missing:
+        raise pytest.UsageError(f"--libraries asks for {', '.join(missing)}, which is not installed")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "lib" in metafunc.fixturenames:
+        marks = {"cupy": [pytest.mark.gpu]}
+        metafunc.parametrize("lib", [pytest.param(name, marks=marks.get(name, [])) for name in installed()], indirect=True)
+
+
+@pytest.fixture
+def lib(request: pytest.FixtureRequest) -> Library:
+    return _make(request.param)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.when == "call" and report.passed and "[" in report.nodeid:
+        words = report.nodeid.rsplit("[", 1)[1].rstrip("]").split("-")
+        name = "-".join(words[:2]) if "-".join(words[:2]) in (*ALWAYS, *OPTIONAL) else words[0]
+        SEEN[name] += name in (*ALWAYS, *OPTIONAL)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    counts = ", ".join(f"{name} {count}" for name, count in sorted(SEEN.items()) if count)
+    absent = [name for name in OPTIONAL if name not in installed()]
+    terminalreporter.write_line(f"tests passed by array library: {counts or 'none'}")
+    if absent:
+        terminalreporter.write_line(f"not installed, so not tested: {', '.join(absent)}")
