@@ -104,14 +104,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture
 def lib(request: pytest.FixtureRequest) -> Library:
+    request.node.user_properties.append(("library", request.param))
     return _make(request.param)
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    if report.when == "call" and report.passed and "[" in report.nodeid:
-        words = report.nodeid.rsplit("[", 1)[1].rstrip("]").split("-")
-        name = "-".join(words[:2]) if "-".join(words[:2]) in (*ALWAYS, *OPTIONAL) else words[0]
-        SEEN[name] += name in (*ALWAYS, *OPTIONAL)
+    if report.when == "call" and report.passed:
+        SEEN.update(value for name, value in report.user_properties if name == "library")
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
