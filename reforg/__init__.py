@@ -8,7 +8,7 @@ from reforg.errors import (
 )  # fmt: skip
 
 if TYPE_CHECKING:
-    from reforg.cost import Cost, cost
+    from reforg.costs import Cost, cost
     from reforg.models import Model, create_model
     from reforg.names import list_models
     from reforg.tokens import TokenMap, token_map
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 _LAZY = {
-    "Cost": "cost", "cost": "cost", "Model": "models", "create_model": "models", "list_models": "names",
+    "Cost": "costs", "cost": "costs", "Model": "models", "create_model": "models", "list_models": "names",
     "TokenMap": "tokens", "token_map": "tokens", "load_weights": "weights",
 }  # fmt: skip
 __all__ = [

@@ -1,0 +1,5 @@
+"""`python -m reforg`."""
+
+from reforg.cli import main
+
+main()

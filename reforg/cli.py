@@ -1,0 +1,141 @@
+"""The command line. Exit code 0: done; 1: the answer is no; 2: the user's mistake, one line on standard error."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+import reforg
+from reforg import demo as demonstration
+from reforg.errors import ConfigError, ReforgError, nearest
+
+PLAIN_WIDTH = 132  # columns of a table that goes to a file or a pipe
+
+app = typer.Typer(
+    name="reforg",
+    help="ViT, DeiT, DeiT III, EViT and Shunted Transformer without a framework, exact to the official code.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and leave with its exit code."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: list[str]) -> int:
+    """The exit code of a command line; a mistake's one sentence goes to standard error."""
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    try:
+        code = app(arguments, standalone_mode=False)
+    except (ReforgError, typer.TyperException) as error:
+        if debug:
+            raise
+        message = error.format_message() if isinstance(error, typer.TyperException) else str(error)
+        print(f"reforg: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
+        return 2
+    except (KeyboardInterrupt, typer.Abort):
+        print("reforg: interrupted", file=sys.stderr)  # noqa: T201
+        return 130
+    except BrokenPipeError:  # the reader of our output has gone, as `head` does
+        sys.stderr.close()
+        return 0
+    return int(code or 0)
+
+
+def _console() -> Console:
+    wide = Console()
+    return wide if wide.is_terminal else Console(width=PLAIN_WIDTH)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"reforg {reforg.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")] = False,
+) -> None:
+    """ViT, DeiT, DeiT III, EViT and Shunted Transformer without a framework, exact to the official code.
+
+    --debug anywhere shows the traceback of an error instead of its sentence.
+    """
+
+
+@app.command()
+def demo(
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON instead of a table.")] = False,
+    output: Annotated[Path, typer.Option(help="Where the picture goes (.png).")] = Path("reforg-demo.png"),
+    backend: Annotated[str, typer.Option(help="numpy, cupy, torch, jax, or another installed one.")] = "numpy",
+    dtype: Annotated[str, typer.Option(help="float64, float32, float16 or bfloat16.")] = "float32",
+    device: Annotated[str | None, typer.Option(help="The backend's own name of a device.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images a forward pass.")] = 50,
+) -> None:
+    """Classify real images with three trained models; print how well and how fast, and draw what EViT kept."""
+    status = Console(stderr=True)
+    with status.status("") as shown:
+        results = demonstration.run(output, backend, dtype, device, batch_size, lambda text: shown.update(escape(text)))
+    if as_json:
+        typer.echo(json.dumps(results.as_dict(), indent=2))
+        return
+    console = _console()
+    console.print(_demo_table(results))
+    console.print(f"{results.images} test images of Fashion-MNIST, {results.backend}, {results.dtype}. Picture: {escape(str(output))}")
+
+
+def _demo_table(results: demonstration.Results) -> Table:
+    table = Table()
+    for heading in ("model", "accuracy", "images/s", "tokens by stage", "MMACs/image", "parameters"):
+        table.add_column(heading, justify="left" if heading in ("model", "tokens by stage") else "right")
+    for row in results.models:
+        table.add_row(
+            row.name, f"{row.accuracy:.1%}", f"{row.images_per_second:,.0f}", " > ".join(map(str, row.tokens)),
+            f"{row.macs / 1e6:.1f}", f"{row.params:,}",
+        )  # fmt: skip
+    return table
+
+
+@app.command()
+def models(
+    pattern: Annotated[str, typer.Argument(help="Names to list, as a shell pattern: 'deit3*'.")] = "*",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """List the models with their sizes and costs."""
+    names = reforg.list_models(pattern)
+    if not names:
+        raise ConfigError(f"no model matches {pattern!r}{nearest(pattern, reforg.list_models())}")
+    rows = [_model_row(name) for name in names]
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    table = Table()
+    for heading in ("model", "family", "image", "parameters", "GMACs/image", "tokens by stage"):
+        table.add_column(heading, justify="right" if heading in ("image", "parameters", "GMACs/image") else "left")
+    for row in rows:
+        tokens = " > ".join(map(str, row["tokens"]))
+        table.add_row(row["name"], row["family"], str(row["image"]), f"{row['params']:,}", f"{row['macs'] / 1e9:.2f}", tokens)
+    _console().print(table)
+
+
+def _model_row(name: str) -> dict[str, Any]:
+    from reforg.names import build_config
+
+    config, cost = build_config(name), reforg.cost(name)
+    return {
+        "name": name, "family": config.family, "image": config.image_shape[0], "params": cost.params, "macs": cost.macs,
+        "tokens": demonstration.stages(cost.tokens),
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
