@@ -4,7 +4,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from reforg.errors import (
-    BackendError, ConfigError, DtypeError, ImageError, ReforgError, ShapeError, WeightsError,
+    BackendError,
+    ConfigError,
+    DtypeError,
+    ImageError,
+    ReforgError,
+    ShapeError,
+    WeightsError,
 )  # fmt: skip
 
 if TYPE_CHECKING:

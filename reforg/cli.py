@@ -64,9 +64,12 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
 ) -> None:
-    """ViT, DeiT, DeiT III, EViT and Shunted Transformer without a framework, exact to the official code.
+    """
+    ViT, DeiT, DeiT III, EViT and Shunted Transformer without a framework, exact to the official code.
 
     --debug anywhere shows the traceback of an error instead of its sentence.
     """
@@ -90,7 +93,9 @@ def demo(
         return
     console = _console()
     console.print(_demo_table(results))
-    console.print(f"{results.images} test images of Fashion-MNIST, {results.backend}, {results.dtype}. Picture: {escape(str(output))}")
+    console.print(
+        f"{results.images} test images of Fashion-MNIST, {results.backend}, {results.dtype}. Picture: {escape(str(output))}"
+    )
 
 
 def _demo_table(results: demonstration.Results) -> Table:

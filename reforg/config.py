@@ -11,7 +11,8 @@ Size = int | tuple[int, int]
 
 @dataclass(frozen=True)
 class VitConfig:
-    """ViT, DeiT, DeiT III and EViT. Keywords as in timm and in the official code; sizes in pixels.
+    """
+    ViT, DeiT, DeiT III and EViT. Keywords as in timm and in the official code; sizes in pixels.
 
     keep_rate: one rate for the blocks in drop_loc, or one value a block; below 1 a block reorganizes its tokens.
     tokens: the number of tokens to keep instead, for every block (int) or one value (or None) a block.
@@ -81,7 +82,9 @@ class VitConfig:
         if any(rate < 1 for rate in rates) and not isinstance(self.keep_rate, tuple):
             outside = [block for block in self.drop_loc if block not in range(self.depth)]
             if outside:
-                raise ConfigError(f"drop_loc {outside[0]} is not a block of a model with depth {self.depth} (0 to {self.depth - 1})")
+                raise ConfigError(
+                    f"drop_loc {outside[0]} is not a block of a model with depth {self.depth} (0 to {self.depth - 1})"
+                )
         per_block(self.tokens, self.depth, "tokens")
 
     @property
@@ -211,7 +214,7 @@ def checked_rates(value: Any, depth: int) -> tuple[float | None, ...]:
 
 def _is_number(value: Any) -> bool:
     try:
-        return float(value) == value
+        return bool(float(value) == value)
     except (TypeError, ValueError):
         return False
 

@@ -1,4 +1,5 @@
-"""What a forward pass costs, from the config alone.
+"""
+What a forward pass costs, from the config alone.
 
 A multiply-accumulate counts for each multiplication of a linear layer, a convolution or one of the two attention
 products; norms, softmax, biases and GELU do not count.
@@ -16,7 +17,8 @@ from reforg.parameters import num_params
 
 @dataclass(frozen=True)
 class Cost:
-    """params: trained values. macs: multiply-accumulates for the batch. by_block: the same for each part, in order.
+    """
+    params: trained values. macs: multiply-accumulates for the batch. by_block: the same for each part, in order.
 
     tokens: tokens without special ones that enter each block's MLP (ViT families), or that each stage has (Shunted).
     """
@@ -51,7 +53,7 @@ def _vit(config: VitConfig, size: tuple[int, int]) -> tuple[dict[str, int], dict
         mlp = (patches + special) * 2 * width * config.hidden_dim
         macs[f"blocks.{number}"] = config.parallel * (attention + mlp)
         tokens[f"blocks.{number}"] = patches
-    macs |= {head: width * config.num_classes for head in config.heads}
+    macs |= dict.fromkeys(config.heads, width * config.num_classes)
     return macs, tokens
 
 

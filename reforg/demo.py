@@ -13,6 +13,7 @@ from reforg import embedded
 from reforg.costs import cost
 from reforg.errors import ImageError
 from reforg.models import Model, create_model
+from reforg.names import EMBEDDED
 from reforg.tokens import token_map
 
 Labels = npt.NDArray[np.integer[Any]]
@@ -55,7 +56,7 @@ def run(
     drawing.check_target(picture)
     pixels, labels = embedded.test_images()
     rows, answers = [], {}
-    for name in embedded.NAMES:
+    for name in EMBEDDED:
         report(f"{name}: {len(pixels)} images")
         model = create_model(name, backend=backend, dtype=dtype, device=device)
         answers[name], seconds = classify(model, embedded.preprocess(name, pixels), batch_size)
@@ -94,4 +95,3 @@ def stages(tokens: dict[str, int]) -> list[int]:
 def _row(model: Model, accuracy: float, rate: float) -> Row:
     spent = cost(model)
     return Row(model.name, accuracy, round(rate, 1), stages(spent.tokens), spent.macs, spent.params)
-

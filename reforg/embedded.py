@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from reforg.names import EMBEDDED as NAMES
+from reforg.names import EMBEDDED
 from reforg.ops.resize import taps as resampling_taps
 
 LABELS = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
@@ -15,7 +15,7 @@ MEAN, DEVIATION = np.float32(0.2860), np.float32(0.3530)  # of Fashion-MNIST's t
 
 def weights(name: str) -> dict[str, Any] | None:
     """Name -> float32 array for a model that brings its weights; None for any other."""
-    return _read(f"{name}.safetensors") if name in NAMES else None
+    return _read(f"{name}.safetensors") if name in EMBEDDED else None
 
 
 def test_images() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
@@ -25,7 +25,8 @@ def test_images() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
 
 
 def preprocess(name: str, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """[N, 28, 28] -> [N, C, H, W] as that model was trained: scaled to [0, 1], resized, normalised, all in float32.
+    """
+    [N, 28, 28] -> [N, C, H, W] as that model was trained: scaled to [0, 1], resized, normalised, all in float32.
 
     evit_fmnist, deit3_fmnist: (N, 1, 28, 28). shunted_fmnist: bilinear to 64x64, three equal channels.
     """
@@ -36,7 +37,8 @@ def preprocess(name: str, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float
 
 
 def _bilinear(images: npt.NDArray[np.float32], size: int) -> npt.NDArray[np.float32]:
-    """[N, C, S, S] -> [N, C, size, size], with every rounding of the program that prepared the training images.
+    """
+    [N, C, S, S] -> [N, C, size, size], with every rounding of the program that prepared the training images.
 
     That program adds the four neighbours by fused multiply-adds, upper right first. Each is done here in float64,
     where the product of two float32 numbers is exact, and rounded: bit for bit the same, so that float64 logits can be
@@ -47,7 +49,7 @@ def _bilinear(images: npt.NDArray[np.float32], size: int) -> npt.NDArray[np.floa
     for rows, down, columns, across in (
         (first, low, second, high), (first, low, first, low), (second, high, first, low), (second, high, second, high),
     ):  # fmt: skip
-        weight = np.outer(np.float32(down), np.float32(across)).astype(np.float64)
+        weight = np.outer(np.asarray(down, np.float32), np.asarray(across, np.float32)).astype(np.float64)
         neighbour = images[:, :, rows][..., columns].astype(np.float64)
         total = (neighbour * weight + total).astype(np.float32)
     return total

@@ -5,13 +5,14 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-from reforg import embedded, parameters, shunted, vit, weights as weight_files
+from reforg import embedded, parameters, shunted, vit
+from reforg import weights as weight_files
 from reforg.arrays import Array, namespace
 from reforg.backend import Backend, convert, load
 from reforg.config import Config, ShuntedConfig, VitConfig
 from reforg.errors import BackendError, ConfigError, DtypeError, ImageError, ShapeError, WeightsError, nearest
-from reforg.names import FIXED, build_config, resolve
-from reforg.ops import REFERENCE, Ops, Recorder
+from reforg.names import EMBEDDED, FIXED, build_config, resolve
+from reforg.ops import REFERENCE, Ops, Recorder, Trace, untraced
 
 DTYPES = ("float64", "float32", "float16", "bfloat16")
 
@@ -26,7 +27,8 @@ def create_model(
     check_finite: bool = True,
     **config: Any,
 ) -> "Model":
-    """A model by its name, alias or timm's tagged name, with any field of its config changed by keyword.
+    """
+    A model by its name, alias or timm's tagged name, with any field of its config changed by keyword.
 
     weights: a path to .safetensors, a mapping from name to array, "synthetic" or "synthetic:SEED"; may be left out for
     the *_fmnist models, which bring theirs. Position embeddings of another image size are resampled here, once.
@@ -69,7 +71,8 @@ class Model:
         self._ops = backend.ops if ops == "auto" else REFERENCE
 
     def __call__(self, images: Any, *, keep_rate: Any = None, tokens: Any = None, check_finite: bool | None = None) -> Array:
-        """(B, C, H, W), preprocessed -> logits (B, num_classes); pooled features where num_classes is 0.
+        """
+        (B, C, H, W), preprocessed -> logits (B, num_classes); pooled features where num_classes is 0.
 
         keep_rate: replaces the rate in the blocks that reorganize, one value or one a block. tokens: how many patches
         every block keeps, likewise. Raises ShapeError, DtypeError, ImageError, ConfigError.
@@ -77,7 +80,8 @@ class Model:
         return self.apply(self.weights, self._checked(images, check_finite), keep_rate=keep_rate, tokens=tokens)
 
     def apply(self, weights: Mapping[str, Array], images: Array, *, keep_rate: Any = None, tokens: Any = None) -> Array:
-        """The pure function behind the call, for jit, autograd and tracers: no checks on values, no conversions.
+        """
+        The pure function behind the call, for jit, autograd and tracers: no checks on values, no conversions.
 
         Arrays of any one Array API library do; those of another than the model's backend are computed by the reference.
         """
@@ -87,7 +91,8 @@ class Model:
     def features(
         self, images: Any, *, pyramid: bool = False, keep_rate: Any = None, tokens: Any = None, check_finite: bool | None = None
     ) -> Any:
-        """(B, C, H, W) -> tokens (B, N, C) after the last norm, before pooling; for global_pool "avg", which norms after it, without.
+        """
+        (B, C, H, W) -> tokens (B, N, C) after the last norm, before pooling; for global_pool "avg", which norms after it, without.
 
         pyramid=True, Shunted only: the normed tokens of all four stages, each as (B, C, H', W').
         """
@@ -103,16 +108,18 @@ class Model:
         self, images: Any, names: Iterable[str] | str | None = None, *, keep_rate: Any = None, tokens: Any = None,
         check_finite: bool | None = None,
     ) -> dict[str, Array]:  # fmt: skip
-        """(B, C, H, W) -> name -> array of every intermediate, in the order of execution, by the reference operations.
+        """
+        (B, C, H, W) -> name -> array of every intermediate, in the order of execution, by the reference operations.
 
         names: fnmatch patterns of those to keep; one that matches nothing is a ConfigError.
         """
         patterns = [names] if isinstance(names, str) else None if names is None else list(names)
         recorder = Recorder(patterns)
-        images = self._checked(images, check_finite)
-        self._forward(self.weights, images, REFERENCE, keep_rate, tokens, recorder)
+        self._forward(self.weights, self._checked(images, check_finite), REFERENCE, keep_rate, tokens, recorder)
         if recorder.unmatched:
-            raise ConfigError(f"{self.name} has no intermediate {recorder.unmatched[0]!r}{nearest(recorder.unmatched[0], recorder.seen)}")
+            raise ConfigError(
+                f"{self.name} has no intermediate {recorder.unmatched[0]!r}{nearest(recorder.unmatched[0], recorder.seen)}"
+            )
         return recorder.values
 
     def with_config(self, **settings: Any) -> "Model":
@@ -128,9 +135,7 @@ class Model:
         fitted = weight_files.fit(weights, config)
         if fitted.get("pos_embed") is not self.weights.get("pos_embed"):
             fitted["pos_embed"] = convert(self.backend, fitted["pos_embed"], self.dtype, self.device, "weight pos_embed")
-        return Model(
-            self.name, config, fitted, self.backend, self.dtype, self.device, self._ops_choice, self.check_finite
-        )
+        return Model(self.name, config, fitted, self.backend, self.dtype, self.device, self._ops_choice, self.check_finite)
 
     @property
     def ops(self) -> dict[str, str]:
@@ -140,7 +145,7 @@ class Model:
     @property
     def labels(self) -> tuple[str, ...] | None:
         """Names of the classes, in the order of the logits; None where they are not known."""
-        return embedded.LABELS if self.name in embedded.NAMES and self.config.num_classes == len(embedded.LABELS) else None
+        return embedded.LABELS if self.name in EMBEDDED and self.config.num_classes == len(embedded.LABELS) else None
 
     @property
     def num_params(self) -> int:
@@ -151,12 +156,12 @@ class Model:
         return f"<{self.name}: {self.num_params:,} parameters, {self.dtype} on {self.backend.name}>"
 
     def _forward(
-        self, weights: Mapping[str, Array], images: Array, ops: Ops, keep_rate: Any, tokens: Any, *trace: Recorder
+        self, weights: Mapping[str, Array], images: Array, ops: Ops, keep_rate: Any, tokens: Any, trace: Trace = untraced
     ) -> Array:
         if isinstance(self.config, ShuntedConfig):
             self._refuse_schedule(keep_rate, tokens)
-            return shunted.forward(weights, images, self.config, ops, *trace)
-        return vit.forward(weights, images, self.config, ops, *trace, keep_rate=keep_rate, tokens=tokens)
+            return shunted.forward(weights, images, self.config, ops, trace)
+        return vit.forward(weights, images, self.config, ops, trace, keep_rate, tokens)
 
     def _refuse_schedule(self, keep_rate: Any, tokens: Any) -> None:
         if keep_rate is not None or tokens is not None:
@@ -166,15 +171,21 @@ class Model:
         """The images as an array of the backend, or the error that says what is wrong with them."""
         dtype = str(getattr(images, "dtype", ""))
         if not hasattr(images, "shape") or not dtype:
-            raise DtypeError(f"{self.name}: images must be an array (B, C, H, W), got {type(images).__name__}; see reforg.preprocess")
+            raise DtypeError(
+                f"{self.name}: images must be an array (B, C, H, W), got {type(images).__name__}; see reforg.preprocess"
+            )
         if "float" not in dtype:
-            raise DtypeError(f"{self.name}: images must be of a real floating dtype, got {dtype}; reforg.preprocess turns pixels into such")
+            raise DtypeError(
+                f"{self.name}: images must be of a real floating dtype, got {dtype}; reforg.preprocess turns pixels into such"
+            )
         self._check_shape(tuple(images.shape))
         array = convert(self.backend, images, self.dtype, self.device, "images")
         xp = namespace(array)
         check = self.check_finite if check_finite is None else check_finite
         if check and not bool(xp.all(xp.isfinite(array))):
-            raise ImageError(f"{self.name}: images hold NaN or infinity (in {self.dtype}); check_finite=False computes them all the same")
+            raise ImageError(
+                f"{self.name}: images hold NaN or infinity (in {self.dtype}); check_finite=False computes them all the same"
+            )
         return array
 
     def _check_shape(self, shape: tuple[int, ...]) -> None:

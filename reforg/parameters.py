@@ -40,7 +40,8 @@ def _vit(config: VitConfig) -> Shapes:
     width, positions = config.embed_dim, config.grid[0] * config.grid[1]
     positions += 0 if config.no_embed_class else config.num_special
     first, *others = config.special_tokens
-    found: Shapes = {first: (1, 1, width), "pos_embed": (1, positions, width)} | dict.fromkeys(others, (1, 1, width))
+    found: Shapes = {first: (1, 1, width), "pos_embed": (1, positions, width)}
+    found |= dict.fromkeys(others, (1, 1, width))
     found |= _patch_stem(config)
     for number in range(config.depth):
         found |= _vit_block(f"blocks.{number}", config)

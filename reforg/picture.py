@@ -43,7 +43,10 @@ def draw(path: Path, pixels: Pixels, labels: Any, answers: Mapping[str, npt.NDAr
         _column_titles(pen, MARGIN + column * width, list(maps))
     for number, image in enumerate(pixels):
         left, top = MARGIN + (number // rows) * width, HEADING + (number % rows) * (TILE + GAP)
-        tiles = [np.repeat(image[:, :, None], 3, axis=2).astype(np.float64), *(_reorganized(image, number, m) for m in maps.values())]
+        tiles = [
+            np.repeat(image[:, :, None], 3, axis=2).astype(np.float64),
+            *(_reorganized(image, number, m) for m in maps.values()),
+        ]
         for step, tile in enumerate(tiles):
             enlarged = np.clip(tile, 0, 255).astype(np.uint8).repeat(ZOOM, axis=0).repeat(ZOOM, axis=1)
             canvas.paste(Image.fromarray(enlarged), (left + step * (TILE + GAP), top))

@@ -1,4 +1,5 @@
-"""Shunted Transformer: heads that see keys at different scales within one layer.
+"""
+Shunted Transformer: heads that see keys at different scales within one layer.
 
 Ren et al., "Shunted Self-Attention via Multi-Scale Token Aggregation", CVPR 2022; sections and equations below are
 those of that paper. Written from the paper and from the recorded outputs of the authors' program.
@@ -12,7 +13,19 @@ from reforg.arrays import Array, namespace
 from reforg.config import ShuntedConfig
 from reforg.errors import ShapeError
 from reforg.ops import (
-    REFERENCE, Network, Ops, Trace, mean, merge_heads, output_shape, piece, split_heads, to_maps, to_tokens, untraced, within,
+    REFERENCE,
+    Network,
+    Ops,
+    Trace,
+    mean,
+    merge_heads,
+    output_shape,
+    piece,
+    split_heads,
+    to_maps,
+    to_tokens,
+    untraced,
+    within,
 )  # fmt: skip
 
 STEM_EPS = 1e-5  # norms after a patch embedding and inside attention; blocks and stages have the config's norm_eps
@@ -22,7 +35,8 @@ Grid = tuple[int, int]
 def forward(
     weights: Mapping[str, Array], images: Array, config: ShuntedConfig, ops: Ops = REFERENCE, trace: Trace = untraced
 ) -> Array:
-    """[B, in_chans, H, W] -> logits [B, num_classes]; pooled features [B, C] where num_classes is 0.
+    """
+    [B, in_chans, H, W] -> logits [B, num_classes]; pooled features [B, C] where num_classes is 0.
 
     The mean over the last stage's tokens through the head; there is no class token.
     """
@@ -60,7 +74,8 @@ def encode(net: Network, images: Array, config: ShuntedConfig) -> list[tuple[Arr
 
 @piece
 def stem(net: Network, images: Array, config: ShuntedConfig) -> tuple[Array, Grid]:
-    """[B, in_chans, H, W] -> [B, N, C], grid (H / 4, W / 4). Section 3.3, "patch embedding".
+    """
+    [B, in_chans, H, W] -> [B, N, C], grid (H / 4, W / 4). Section 3.3, "patch embedding".
 
     Convolution 7x7 of stride 2, then `num_conv` of 3x3, each with batch norm and ReLU and no bias; then 2x2 of stride 2.
     """
@@ -99,10 +114,9 @@ def block(net: Network, path: str, x: Array, grid: Grid, config: ShuntedConfig, 
 
 
 @piece
-def shunted_attention(
-    net: Network, path: str, x: Array, grid: Grid, num_heads: int, reductions: tuple[int, ...]
-) -> Array:
-    """[B, N, C] -> [B, N, C]: each group of heads attends to keys reduced by its own ratio. Section 3.1, eq. 1 and 2.
+def shunted_attention(net: Network, path: str, x: Array, grid: Grid, num_heads: int, reductions: tuple[int, ...]) -> Array:
+    """
+    [B, N, C] -> [B, N, C]: each group of heads attends to keys reduced by its own ratio. Section 3.1, eq. 1 and 2.
 
     Where keys are reduced, values are enhanced by a depthwise convolution over their own grid before attention
     (eq. 2, "local enhancement"); without reduction that convolution is added to the context instead.
@@ -139,7 +153,8 @@ def reduce_all(net: Network, path: str, maps: Array, reductions: tuple[int, ...]
 
 
 def reduce_keys(net: Network, path: str, maps: Array, number: int, ratio: int) -> tuple[Array, Grid]:
-    """[B, C, H, W] -> [B, (H / r)(W / r), C], grid: multi-scale token aggregation (MTA). Section 3.1, eq. 1.
+    """
+    [B, C, H, W] -> [B, (H / r)(W / r), C], grid: multi-scale token aggregation (MTA). Section 3.1, eq. 1.
 
     A convolution of size and stride r merges rxr tokens (rows and columns left over are dropped), then norm, then
     GELU. At r = 1 it is a 1x1 convolution with its norm and GELU all the same.

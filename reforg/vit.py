@@ -1,4 +1,5 @@
-"""ViT, DeiT, DeiT III, and EViT's backbone: one pre-norm transformer, whose families differ by values in the config.
+"""
+ViT, DeiT, DeiT III, and EViT's backbone: one pre-norm transformer, whose families differ by values in the config.
 
 Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021 [ViT]; Touvron et al., "Training data-efficient image
 transformers", ICML 2021 [DeiT]; "DeiT III: Revenge of the ViT", ECCV 2022 [DeiT III]; "Three things everyone should
@@ -13,7 +14,18 @@ from reforg.arrays import Array, namespace
 from reforg.config import VitConfig
 from reforg.evit import Schedule, class_attention, reorganize
 from reforg.ops import (
-    REFERENCE, Network, Ops, Trace, mean, merge_heads, piece, split_heads, to_maps, to_tokens, untraced, within,
+    REFERENCE,
+    Network,
+    Ops,
+    Trace,
+    mean,
+    merge_heads,
+    piece,
+    split_heads,
+    to_maps,
+    to_tokens,
+    untraced,
+    within,
 )  # fmt: skip
 
 
@@ -56,7 +68,8 @@ def encode(net: Network, images: Array, config: VitConfig, schedule: Schedule) -
 
 
 def embed(net: Network, images: Array, config: VitConfig) -> Array:
-    """[B, in_chans, H, W] -> [B, N, C]: special tokens, then patches in row order, with positions. [ViT] eq. 1.
+    """
+    [B, in_chans, H, W] -> [B, N, C]: special tokens, then patches in row order, with positions. [ViT] eq. 1.
 
     DeiT III gives the class token no position: positions are added before it is prepended.
     """
@@ -80,7 +93,8 @@ def embed_patches(net: Network, images: Array, config: VitConfig) -> Array:
 
 
 def hmlp_stem(net: Network, images: Array) -> Array:
-    """[B, in_chans, H, W] -> [B, C, H / 16, W / 16]: patches of 4, 8 and 16 pixels, none seeing another. [3T] section 5.
+    """
+    [B, in_chans, H, W] -> [B, C, H / 16, W / 16]: patches of 4, 8 and 16 pixels, none seeing another. [3T] section 5.
 
     Convolution 4x4, 2x2, 2x2 of stride equal to size, a batch norm after each, GELU between (none at the end).
     """
@@ -111,7 +125,8 @@ def resample_positions(
 
 @piece
 def block(net: Network, path: str, x: Array, config: VitConfig, count: int) -> Array:
-    """[B, N, C] -> [B, N', C]: x + attention(norm(x)), reorganization, x + MLP(norm(x)). [ViT] eq. 2 and 3.
+    """
+    [B, N, C] -> [B, N', C]: x + attention(norm(x)), reorganization, x + MLP(norm(x)). [ViT] eq. 2 and 3.
 
     Parallel branches ([3T] section 3) read the same x and are added to it together. `count` patches go on to the MLP;
     N' is N where that is all of them (EViT, section 3.2, else).
@@ -163,7 +178,8 @@ def layer_scale(net: Network, path: str, number: int, branch: str, x: Array, con
 
 
 def classify(net: Network, x: Array, config: VitConfig) -> Array:
-    """[B, N, C] -> [B, num_classes]: the class token's state ([ViT] eq. 4) through the head.
+    """
+    [B, N, C] -> [B, num_classes]: the class token's state ([ViT] eq. 4) through the head.
 
     Distilled: the mean of what two heads make of two tokens ([DeiT] section 3). global_pool "avg": the mean over the
     patches, and the norm after it. Without heads: the same mean of the pooled features.

@@ -15,7 +15,10 @@ from reforg.vit import resample_positions
 LISTED = 8  # how many names of a kind a message shows
 PREFIX = "synthetic"
 # LayerScale's gain: official spelling, timm's spelling.
-GAINS = ((r"^(blocks\.\d+)\.gamma_(\d)(?:_(\d))?$", r"\1.ls\2\3.gamma"), (r"^(blocks\.\d+)\.ls(\d)(\d?)\.gamma$", r"\1.gamma_\2_\3"))
+GAINS = (
+    (r"^(blocks\.\d+)\.gamma_(\d)(?:_(\d))?$", r"\1.ls\2\3.gamma"),
+    (r"^(blocks\.\d+)\.ls(\d)(\d?)\.gamma$", r"\1.gamma_\2_\3"),
+)
 
 
 def load_weights(source: Any) -> dict[str, Any]:
@@ -55,7 +58,8 @@ def obtain(source: Any, config: Config) -> dict[str, Any]:
 
 
 def fit(weights: Mapping[str, Array], config: Config) -> dict[str, Array]:
-    """The same weights in the config's spelling and order, positions resampled to its image size; WeightsError lists what is amiss.
+    """
+    The same weights in the config's spelling and order, positions resampled to its image size; WeightsError lists what is amiss.
 
     `num_batches_tracked`, which no forward pass reads, is the one entry that may be there or not.
     """
@@ -109,5 +113,3 @@ def _shape(value: Any) -> tuple[int, ...]:
 def _listed(what: str, names: list[str]) -> str:
     rest = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
     return f"{len(names)} {what} ({', '.join(names[:LISTED])}{rest})" if names else ""
-
-

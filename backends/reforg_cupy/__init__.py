@@ -2,13 +2,14 @@
 
 from typing import Any
 
-import array_api_compat.cupy as namespace
+import array_api_compat.cupy
 import cupy
 import numpy as np
 
 from reforg.ops import REFERENCE
 
 name = "cupy"
+namespace = array_api_compat.cupy
 SINGLE_GELU = "y = 0.5f * (float)x * (1.0f + erff((float)x * 0.7071067811865476f))"
 DOUBLE_GELU = "y = 0.5 * x * (1.0 + erf(x * 0.7071067811865476))"
 

@@ -73,7 +73,12 @@ def conv2d(x: Any, weight: Any, bias: Any = None, stride: int = 1, padding: int 
     """[B, C, H, W], [O, C / groups, kh, kw] -> [B, O, H', W']."""
     wide = jnp.promote_types(x.dtype, jnp.float32)
     y = lax.conv_general_dilated(
-        x.astype(wide), weight.astype(wide), (stride, stride), [(padding, padding)] * 2, feature_group_count=groups, precision=HIGHEST
+        x.astype(wide),
+        weight.astype(wide),
+        (stride, stride),
+        [(padding, padding)] * 2,
+        feature_group_count=groups,
+        precision=HIGHEST,
     )
     return (y if bias is None else y + bias.astype(wide)[:, None, None]).astype(x.dtype)
 

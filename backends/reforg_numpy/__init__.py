@@ -2,12 +2,13 @@
 
 from typing import Any
 
-import array_api_compat.numpy as namespace
+import array_api_compat.numpy
 import numpy as np
 
 from reforg.ops import REFERENCE, gelu
 
 name = "numpy"
+namespace = array_api_compat.numpy
 BLOCK = 1 << 15  # elements whose temporaries fit a core's level-two cache
 
 

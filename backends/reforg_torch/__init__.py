@@ -2,7 +2,7 @@
 
 from typing import Any
 
-import array_api_compat.torch as namespace
+import array_api_compat.torch
 import numpy as np
 import torch
 from torch.nn import functional
@@ -10,15 +10,16 @@ from torch.nn import functional
 from reforg.ops import REFERENCE
 
 name = "torch"
+namespace = array_api_compat.torch
 
 
 def version() -> str:
-    """torch's version."""
+    """Torch's version."""
     return f"torch {torch.__version__}"
 
 
 def dtype(name: str) -> torch.dtype:
-    """torch's dtype."""
+    """Torch's dtype."""
     if name in ("float64", "float32", "float16", "bfloat16"):
         found: torch.dtype = getattr(torch, name)
         return found

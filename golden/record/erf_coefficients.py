@@ -1,4 +1,5 @@
-"""Derive the coefficients of `reforg.ops.erf` from the definition of erf, in 50-digit arithmetic.
+"""
+Derive the coefficients of `reforg.ops.erf` from the definition of erf, in 50-digit arithmetic.
 
     python golden/record/erf_coefficients.py        (needs mpmath)
 
@@ -61,15 +62,23 @@ def main():
     far = chebyshev_fit(erfcx_in_t, low, high, 18)
     top, bottom = rational_fit(5, 5, 4)
     grid = [mp.mpf(END) * k / 3000 for k in range(1, 3001)]
-    rounded = {key: [mp.mpf(float(value)) for value in values][::-1] for key, values in
-               {"near": near, "far": far, "top": top, "bottom": bottom}.items()}
+    rounded = {
+        key: [mp.mpf(float(value)) for value in values][::-1]
+        for key, values in {"near": near, "far": far, "top": top, "bottom": bottom}.items()
+    }
     near_error = max(abs(x * mp.polyval(rounded["near"], x * x) / mp.erf(x) - 1) for x in grid if x <= SPLIT)
-    far_error = max(abs(mp.exp(-x * x) * (mp.polyval(rounded["far"], (x - CENTRE) / (x + CENTRE)) - mp.exp(x * x) * mp.erfc(x)))
-                    for x in grid if x >= SPLIT)
-    single_error = max(abs(x * mp.polyval(rounded["top"], x * x) / mp.polyval(rounded["bottom"], x * x) - mp.erf(x))
-                       for x in grid if x <= 4)
+    far_error = max(
+        abs(mp.exp(-x * x) * (mp.polyval(rounded["far"], (x - CENTRE) / (x + CENTRE)) - mp.exp(x * x) * mp.erfc(x)))
+        for x in grid
+        if x >= SPLIT
+    )
+    single_error = max(
+        abs(x * mp.polyval(rounded["top"], x * x) / mp.polyval(rounded["bottom"], x * x) - mp.erf(x)) for x in grid if x <= 4
+    )
     report("NEAR", near), report("FAR", far), report("SINGLE_TOP", top), report("SINGLE_BOTTOM", bottom)
-    print(f"# relative error below 1: {mp.nstr(near_error, 3)}; absolute above: {mp.nstr(far_error, 3)}; single: {mp.nstr(single_error, 3)}")
+    print(
+        f"# relative error below 1: {mp.nstr(near_error, 3)}; absolute above: {mp.nstr(far_error, 3)}; single: {mp.nstr(single_error, 3)}"
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""Linear maps, norms, activations, softmax and attention, in calls of the Array API standard.
+"""
+Linear maps, norms, activations, softmax and attention, in calls of the Array API standard.
 
 Shapes in brackets, `[...]` any leading axes. In float16 and bfloat16 every sum is formed in float32 and the
 result is rounded once; in float32 and float64 everything is computed in the array's own dtype.
@@ -60,7 +61,8 @@ def _erf_single(x: Array) -> Array:
 
 
 def gelu(x: Array) -> Array:
-    """[...] -> [...], x * Phi(x) = x/2 * (1 + erf(x/sqrt(2))): the exact form, not the tanh approximation.
+    """
+    [...] -> [...], x * Phi(x) = x/2 * (1 + erf(x/sqrt(2))): the exact form, not the tanh approximation.
 
     Hendrycks & Gimpel, "Gaussian Error Linear Units", section 2.
     """
@@ -83,7 +85,8 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
 
 
 def layer_norm(x: Array, weight: Array, bias: Array, eps: float) -> Array:
-    """[..., C], [C], [C] -> [..., C]: (x - mean)/sqrt(var + eps) * weight + bias, biased variance over the last axis.
+    """
+    [..., C], [C], [C] -> [..., C]: (x - mean)/sqrt(var + eps) * weight + bias, biased variance over the last axis.
 
     Ba et al., "Layer Normalization", eq. 4.
     """
@@ -121,7 +124,8 @@ def mean(x: Array, axis: int) -> Array:
 
 
 def attention(queries: Array, keys: Array, values: Array, scale: float, trace: Trace = untraced) -> tuple[Array, Array]:
-    """[B, H, N, D], [B, H, M, D], [B, H, M, D] -> context [B, H, N, D], probabilities [B, H, N, M].
+    """
+    [B, H, N, D], [B, H, M, D], [B, H, M, D] -> context [B, H, N, D], probabilities [B, H, N, M].
 
     softmax(Q K^T * scale) V. Vaswani et al., "Attention Is All You Need", eq. 1. Traced: scores, probs, context.
     """

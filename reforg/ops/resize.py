@@ -11,7 +11,8 @@ Taps = tuple[tuple[tuple[int, ...], tuple[float, ...]], ...]
 
 
 def resize(x: Array, size: tuple[int, int], method: str = "bicubic", antialias: bool = False) -> Array:
-    """[B, C, H, W] -> [B, C, *size]; `method` is "bicubic" or "bilinear".
+    """
+    [B, C, H, W] -> [B, C, *size]; `method` is "bicubic" or "bilinear".
 
     Bicubic is Keys' kernel (1981, eq. 4), a = -0.75 without antialiasing and -0.5 with it; pixel centres lie at
     half integers. Without antialiasing the border is repeated; with it the kernel widens by the shrinking factor,

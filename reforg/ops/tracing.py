@@ -15,7 +15,8 @@ def untraced(name: str, value: Array) -> Array:  # noqa: ARG001  the name is wha
 
 
 class Recorder:
-    """A trace that keeps values under their names, in the order of execution.
+    """
+    A trace that keeps values under their names, in the order of execution.
 
     `patterns` (fnmatch) chooses what is kept; None keeps everything. A name given twice keeps the last value.
     """
@@ -26,6 +27,7 @@ class Recorder:
         self._patterns = None if patterns is None else tuple(patterns)
 
     def __call__(self, name: str, value: Array) -> Array:
+        """Keep the value, where its name is wanted, and return it."""
         self.seen.append(name)
         if self._patterns is None or any(fnmatchcase(name, pattern) for pattern in self._patterns):
             self.values[name] = value
@@ -34,7 +36,7 @@ class Recorder:
     @property
     def unmatched(self) -> list[str]:
         """The patterns that no name has matched."""
-        return [p for p in self._patterns or () if not any(fnmatchcase(name, p) for name in self.seen)]
+        return [pattern for pattern in self._patterns or () if not any(fnmatchcase(name, pattern) for name in self.seen)]
 
 
 def within(trace: Trace, path: str) -> Trace:

@@ -1,0 +1,52 @@
+# `make demo` and `make test` need git, make and Python >= 3.11; each works in an environment of its own, in .venv.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+ORACLE = .venv-oracle
+
+.PHONY: demo test lint types docs libraries oracle wheel clean
+
+demo: $(VENV)/installed  ## classify real images with three trained models, draw what EViT kept
+	$(BIN)/reforg demo
+
+test: $(VENV)/tested  ## the default tests: no torch, no JAX, no GPU
+	$(BIN)/python -m pytest -q
+
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/tested: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[test]"
+	@touch $@
+
+$(VENV)/linted: $(VENV)/tested
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[test,lint]"
+	@touch $@
+
+lint: $(VENV)/linted
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/linted
+	$(BIN)/mypy
+
+docs: $(VENV)/tested  ## code in the pages is the source's, links lead somewhere, examples run
+	$(BIN)/python docs/include.py --check
+	$(BIN)/python -m pytest -q tests/test_docs.py
+
+libraries: $(VENV)/tested  ## the default tests on torch and JAX too (CPU builds)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "torch==2.13.0" "jax>=0.5"
+	$(BIN)/python -m pytest -q --libraries torch,jax,jax-jit
+
+oracle:  ## timm's and transformers' own modules against ours; several GB of packages
+	$(PYTHON) -m venv $(ORACLE)
+	$(ORACLE)/bin/python -m pip install --quiet "torch==2.14.1" "torchvision==0.29.1" "timm==1.0.31" transformers --editable ".[test]"
+	$(ORACLE)/bin/python -m pytest -q tests/oracle
+
+wheel: $(VENV)/tested  ## build the wheel, install it into an empty environment elsewhere, run it there
+	$(BIN)/python tests/wheel.py
+
+clean:
+	rm -rf $(VENV) $(ORACLE) dist build
