@@ -13,8 +13,7 @@ GROUP = "reforg.backends"
 
 
 class Backend(Protocol):
-    """
-    What an entry point of the group names: a module (or object) with these members.
+    """What an entry point of the group names: a module (or object) with these members.
 
     Its functions raise ValueError with one sentence for what they cannot do; reforg turns that into a BackendError.
     """

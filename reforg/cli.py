@@ -68,8 +68,7 @@ def _options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
     ] = False,
 ) -> None:
-    """
-    ViT, DeiT, DeiT III, EViT and Shunted Transformer without a framework, exact to the official code.
+    """ViT, DeiT, DeiT III, EViT and Shunted Transformer without a framework, exact to the official code.
 
     --debug anywhere shows the traceback of an error instead of its sentence.
     """

@@ -11,8 +11,7 @@ Size = int | tuple[int, int]
 
 @dataclass(frozen=True)
 class VitConfig:
-    """
-    ViT, DeiT, DeiT III and EViT. Keywords as in timm and in the official code; sizes in pixels.
+    """ViT, DeiT, DeiT III and EViT. Keywords as in timm and in the official code; sizes in pixels.
 
     keep_rate: one rate for the blocks in drop_loc, or one value a block; below 1 a block reorganizes its tokens.
     tokens: the number of tokens to keep instead, for every block (int) or one value (or None) a block.

@@ -1,5 +1,4 @@
-"""
-What a forward pass costs, from the config alone.
+"""What a forward pass costs, from the config alone.
 
 A multiply-accumulate counts for each multiplication of a linear layer, a convolution or one of the two attention
 products; norms, softmax, biases and GELU do not count.
@@ -17,8 +16,7 @@ from reforg.parameters import num_params
 
 @dataclass(frozen=True)
 class Cost:
-    """
-    params: trained values. macs: multiply-accumulates for the batch. by_block: the same for each part, in order.
+    """params: trained values. macs: multiply-accumulates for the batch. by_block: the same for each part, in order.
 
     tokens: tokens without special ones that enter each block's MLP (ViT families), or that each stage has (Shunted).
     """

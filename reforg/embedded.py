@@ -25,8 +25,7 @@ def test_images() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
 
 
 def preprocess(name: str, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """
-    [N, 28, 28] -> [N, C, H, W] as that model was trained: scaled to [0, 1], resized, normalised, all in float32.
+    """[N, 28, 28] -> [N, C, H, W] as that model was trained: scaled to [0, 1], resized, normalised, all in float32.
 
     evit_fmnist, deit3_fmnist: (N, 1, 28, 28). shunted_fmnist: bilinear to 64x64, three equal channels.
     """
@@ -37,8 +36,7 @@ def preprocess(name: str, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float
 
 
 def _bilinear(images: npt.NDArray[np.float32], size: int) -> npt.NDArray[np.float32]:
-    """
-    [N, C, S, S] -> [N, C, size, size], with every rounding of the program that prepared the training images.
+    """[N, C, S, S] -> [N, C, size, size], with every rounding of the program that prepared the training images.
 
     That program adds the four neighbours by fused multiply-adds, upper right first. Each is done here in float64,
     where the product of two float32 numbers is exact, and rounded: bit for bit the same, so that float64 logits can be

@@ -1,8 +1,7 @@
-"""
-EViT: token reorganization between attention and MLP.
+"""EViT: token reorganization between attention and MLP.
 
 Liang et al., "Not All Patches are What You Need: Expediting Vision Transformers via Token Reorganizations",
-ICLR 2022; sections, equations and figures below are those of that paper.
+ICLR 2022; sections and equations below are those of that paper.
 """
 
 import math
@@ -14,17 +13,15 @@ from reforg.ops import Network, Ops, mean, piece
 
 
 def class_attention(probabilities: Array, num_special: int) -> Array:
-    """
-    [B, H, N, N] -> [B, N - S]: how much the class token attends to each token that is not special.
+    """[B, H, N, N] -> [B, N - S]: how much the class token attends to each token that is not special.
 
-    The class token's row of the softmaxed attention, averaged over the heads (section 3.2, eq. 2 and after).
+    The class token's row of the softmaxed attention, averaged over the heads (section 3.2, eq. 1).
     """
     return mean(probabilities[:, :, 0, num_special:], axis=1)
 
 
 def kept_count(keep_rate: float, candidates: int) -> int:
-    """
-    How many of `candidates` tokens stay: ceil(rate * candidates), in double precision (section 3.2).
+    """How many of `candidates` tokens stay: ceil(rate * candidates), in double precision as the official code.
 
     Special tokens are no candidates; a fused token of an earlier block is one.
     """
@@ -32,10 +29,9 @@ def kept_count(keep_rate: float, candidates: int) -> int:
 
 
 def select_attentive(scores: Array, count: int, ops: Ops) -> tuple[Array, Array]:
-    """
-    [B, N] -> indices of the `count` attentive tokens [B, count], of the inattentive ones [B, N - count].
+    """[B, N] -> indices of the `count` attentive tokens [B, count], of the inattentive ones [B, N - count].
 
-    Top-k by class attention (section 3.2, "attentive tokens identification"), most attentive first in both; equal
+    Top-k by class attention (section 3.2, "attentive token identification"), most attentive first in both; equal
     scores keep the lower index.
     """
     order = ops.rank(scores)
@@ -43,8 +39,7 @@ def select_attentive(scores: Array, count: int, ops: Ops) -> tuple[Array, Array]
 
 
 def fuse_inattentive(tokens: Array, scores: Array) -> Array:
-    """
-    [B, M, C], [B, M] -> [B, 1, C]: the sum of the tokens, each times its class attention (section 3.3, eq. 3).
+    """[B, M, C], [B, M] -> [B, 1, C]: the sum of the tokens, each times its class attention (section 3.3).
 
     The sum is not divided by the sum of the attentions.
     """
@@ -54,10 +49,9 @@ def fuse_inattentive(tokens: Array, scores: Array) -> Array:
 
 @piece
 def reorganize(net: Network, path: str, tokens: Array, scores: Array, count: int, config: VitConfig) -> Array:
-    """
-    [B, S + N, C], [B, N] -> [B, S + count (+ 1), C]: special tokens, attentive ones by falling score, the fused one.
+    """[B, S + N, C], [B, N] -> [B, S + count (+ 1), C]: special tokens, attentive ones by falling score, the fused one.
 
-    Figure 2; section 3.3. `count` is below N. Traced: kept (from 0, special tokens not counted), reorganized.
+    Sections 3.2 and 3.3. `count` is below N. Traced: kept (from 0, special tokens not counted), reorganized.
     """
     xp, special = namespace(tokens), config.num_special
     candidates = tokens[:, special:, :]
@@ -70,8 +64,7 @@ def reorganize(net: Network, path: str, tokens: Array, scores: Array, count: int
 
 
 class Schedule:
-    """
-    How many tokens each block keeps, from the config and the arguments of the call.
+    """How many tokens each block keeps, from the config and the arguments of the call.
 
     The config decides which blocks reorganize: a rate given at the call replaces the rate of blocks whose own is
     below 1 and no other. `tokens` gives the count itself, and prunes every block it is given for.

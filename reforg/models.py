@@ -27,8 +27,7 @@ def create_model(
     check_finite: bool = True,
     **config: Any,
 ) -> "Model":
-    """
-    A model by its name, alias or timm's tagged name, with any field of its config changed by keyword.
+    """A model by its name, alias or timm's tagged name, with any field of its config changed by keyword.
 
     weights: a path to .safetensors, a mapping from name to array, "synthetic" or "synthetic:SEED"; may be left out for
     the *_fmnist models, which bring theirs. Position embeddings of another image size are resampled here, once.
@@ -71,8 +70,7 @@ class Model:
         self._ops = backend.ops if ops == "auto" else REFERENCE
 
     def __call__(self, images: Any, *, keep_rate: Any = None, tokens: Any = None, check_finite: bool | None = None) -> Array:
-        """
-        (B, C, H, W), preprocessed -> logits (B, num_classes); pooled features where num_classes is 0.
+        """(B, C, H, W), preprocessed -> logits (B, num_classes); pooled features where num_classes is 0.
 
         keep_rate: replaces the rate in the blocks that reorganize, one value or one a block. tokens: how many patches
         every block keeps, likewise. Raises ShapeError, DtypeError, ImageError, ConfigError.
@@ -80,8 +78,7 @@ class Model:
         return self.apply(self.weights, self._checked(images, check_finite), keep_rate=keep_rate, tokens=tokens)
 
     def apply(self, weights: Mapping[str, Array], images: Array, *, keep_rate: Any = None, tokens: Any = None) -> Array:
-        """
-        The pure function behind the call, for jit, autograd and tracers: no checks on values, no conversions.
+        """The pure function behind the call, for jit, autograd and tracers: no checks on values, no conversions.
 
         Arrays of any one Array API library do; those of another than the model's backend are computed by the reference.
         """
@@ -91,8 +88,7 @@ class Model:
     def features(
         self, images: Any, *, pyramid: bool = False, keep_rate: Any = None, tokens: Any = None, check_finite: bool | None = None
     ) -> Any:
-        """
-        (B, C, H, W) -> tokens (B, N, C) after the last norm, before pooling; for global_pool "avg", which norms after it, without.
+        """(B, C, H, W) -> tokens (B, N, C) after the last norm, before pooling; global_pool "avg" norms after pooling, so not here.
 
         pyramid=True, Shunted only: the normed tokens of all four stages, each as (B, C, H', W').
         """
@@ -108,8 +104,7 @@ class Model:
         self, images: Any, names: Iterable[str] | str | None = None, *, keep_rate: Any = None, tokens: Any = None,
         check_finite: bool | None = None,
     ) -> dict[str, Array]:  # fmt: skip
-        """
-        (B, C, H, W) -> name -> array of every intermediate, in the order of execution, by the reference operations.
+        """(B, C, H, W) -> name -> array of every intermediate, in the order of execution, by the reference operations.
 
         names: fnmatch patterns of those to keep; one that matches nothing is a ConfigError.
         """

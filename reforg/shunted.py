@@ -1,8 +1,7 @@
-"""
-Shunted Transformer: heads that see keys at different scales within one layer.
+"""Shunted Transformer: heads that see keys at different scales within one layer.
 
-Ren et al., "Shunted Self-Attention via Multi-Scale Token Aggregation", CVPR 2022; sections and equations below are
-those of that paper. Written from the paper and from the recorded outputs of the authors' program.
+Ren et al., "Shunted Self-Attention via Multi-Scale Token Aggregation", CVPR 2022; names in quotes below are that
+paper's. Written from the paper and from the recorded outputs of the authors' program.
 
 Shapes: B images, N tokens of a stage in row order over its grid, C channels, h heads of D channels.
 """
@@ -35,8 +34,7 @@ Grid = tuple[int, int]
 def forward(
     weights: Mapping[str, Array], images: Array, config: ShuntedConfig, ops: Ops = REFERENCE, trace: Trace = untraced
 ) -> Array:
-    """
-    [B, in_chans, H, W] -> logits [B, num_classes]; pooled features [B, C] where num_classes is 0.
+    """[B, in_chans, H, W] -> logits [B, num_classes]; pooled features [B, C] where num_classes is 0.
 
     The mean over the last stage's tokens through the head; there is no class token.
     """
@@ -59,7 +57,7 @@ def features(
 
 
 def encode(net: Network, images: Array, config: ShuntedConfig) -> list[tuple[Array, Grid]]:
-    """[B, in_chans, H, W] -> tokens [B, N, C] after its norm, and grid, of each of the four stages. Figure 3, table 1."""
+    """[B, in_chans, H, W] -> tokens [B, N, C] after its norm, and grid, of each of the four stages."""
     stages: list[tuple[Array, Grid]] = []
     maps = images
     for stage in range(4):
@@ -74,8 +72,7 @@ def encode(net: Network, images: Array, config: ShuntedConfig) -> list[tuple[Arr
 
 @piece
 def stem(net: Network, images: Array, config: ShuntedConfig) -> tuple[Array, Grid]:
-    """
-    [B, in_chans, H, W] -> [B, N, C], grid (H / 4, W / 4). Section 3.3, "patch embedding".
+    """[B, in_chans, H, W] -> [B, N, C], grid (H / 4, W / 4): the first "patch embedding".
 
     Convolution 7x7 of stride 2, then `num_conv` of 3x3, each with batch norm and ReLU and no bias; then 2x2 of stride 2.
     """
@@ -93,7 +90,7 @@ def stem(net: Network, images: Array, config: ShuntedConfig) -> tuple[Array, Gri
 
 @piece
 def embed(net: Network, path: str, maps: Array) -> tuple[Array, Grid]:
-    """[B, C, H, W] -> [B, N, C'], grid (ceil(H / 2), ceil(W / 2)): overlapping 3x3 patches of stride 2. Section 3.3."""
+    """[B, C, H, W] -> [B, N, C'], grid (ceil(H / 2), ceil(W / 2)): overlapping 3x3 patches of stride 2."""
     return normed_tokens(net, path, net.conv2d(f"{path}.proj", maps, stride=2, padding=1))
 
 
@@ -105,7 +102,7 @@ def normed_tokens(net: Network, path: str, maps: Array) -> tuple[Array, Grid]:
 
 @piece
 def block(net: Network, path: str, x: Array, grid: Grid, config: ShuntedConfig, stage: int) -> Array:
-    """[B, N, C] -> [B, N, C]: x + attention(norm(x)), then x + detail-specific MLP(norm(x)). Figure 3."""
+    """[B, N, C] -> [B, N, C]: x + attention(norm(x)), then x + MLP(norm(x))."""
     reductions, num_heads = config.reductions(stage), config.num_heads[stage]
     normed = net.layer_norm(f"{path}.norm1", x, config.norm_eps)
     x = x + shunted_attention(net, f"{path}.attn", normed, grid, num_heads, reductions)
@@ -115,11 +112,10 @@ def block(net: Network, path: str, x: Array, grid: Grid, config: ShuntedConfig, 
 
 @piece
 def shunted_attention(net: Network, path: str, x: Array, grid: Grid, num_heads: int, reductions: tuple[int, ...]) -> Array:
-    """
-    [B, N, C] -> [B, N, C]: each group of heads attends to keys reduced by its own ratio. Section 3.1, eq. 1 and 2.
+    """[B, N, C] -> [B, N, C]: "shunted self-attention": each group of heads attends to keys reduced by its own ratio.
 
-    Where keys are reduced, values are enhanced by a depthwise convolution over their own grid before attention
-    (eq. 2, "local enhancement"); without reduction that convolution is added to the context instead.
+    Where keys are reduced, values are enhanced by a depthwise convolution over their own grid before attention;
+    without reduction that convolution is added to the context instead.
     """
     group = num_heads // len(reductions)
     names = [str(number) for number in range(1, len(reductions) + 1)] if len(reductions) > 1 else [""]
@@ -153,8 +149,7 @@ def reduce_all(net: Network, path: str, maps: Array, reductions: tuple[int, ...]
 
 
 def reduce_keys(net: Network, path: str, maps: Array, number: int, ratio: int) -> tuple[Array, Grid]:
-    """
-    [B, C, H, W] -> [B, (H / r)(W / r), C], grid: multi-scale token aggregation (MTA). Section 3.1, eq. 1.
+    """[B, C, H, W] -> [B, (H / r)(W / r), C], grid: "multi-scale token aggregation".
 
     A convolution of size and stride r merges rxr tokens (rows and columns left over are dropped), then norm, then
     GELU. At r = 1 it is a 1x1 convolution with its norm and GELU all the same.
@@ -167,7 +162,7 @@ def reduce_keys(net: Network, path: str, maps: Array, number: int, ratio: int) -
 
 @piece
 def detail_mlp(net: Network, path: str, x: Array, grid: Grid) -> Array:
-    """[B, N, C] -> [B, N, C]: fc2(gelu(y + depthwise(y))), y = fc1(x). Section 3.2, eq. 3 and 4 (detail-specific FFN)."""
+    """[B, N, C] -> [B, N, C]: fc2(gelu(y + depthwise(y))), y = fc1(x): the "detail-specific feedforward"."""
     y = net.linear(f"{path}.fc1", x)
     detail = net.trace(f"{path}.dwconv", to_tokens(net.depthwise_conv2d(f"{path}.dwconv.dwconv", to_maps(y, grid))))
     return net.trace(path, net.linear(f"{path}.fc2", net.gelu(f"{path}.act", y + detail)))

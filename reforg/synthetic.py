@@ -1,5 +1,4 @@
-"""
-Deterministic weights and images that any language can recompute: one 64-bit hash for each element.
+"""Deterministic weights and images that any language can recompute: one 64-bit hash for each element.
 
 Element i of the tensor called `name` is splitmix64's i-th output from the state FNV-1a-64(name, seed); its upper 24
 bits, which are exact in float32, give a number in [-1, 1), scaled by what the name says the tensor is.

@@ -16,8 +16,7 @@ Weights = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class TokenMap:
-    """
-    The tokens that go on after one reorganization, special tokens left out; T of them, from P patches.
+    """The tokens that go on after one reorganization, special tokens left out; T of them, from P patches.
 
     weights (B, T, P): how much of each patch is in each token: 1 for a kept patch; for a fused token the product of
     the class attentions with which the patch was fused, over all fusions. A patch is in at most one token.
@@ -38,8 +37,7 @@ class TokenMap:
 
 
 def token_map(trace: Mapping[str, Array]) -> dict[str, TokenMap]:
-    """
-    For each reorganization of a trace, by the block's path ("blocks.3"), where its tokens come from.
+    """For each reorganization of a trace, by the block's path ("blocks.3"), where its tokens come from.
 
     Needs the entries patch_embed.proj, patch_embed and embedded, and cls_attention, kept and reorganized of each block that
     drops tokens.

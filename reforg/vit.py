@@ -1,5 +1,4 @@
-"""
-ViT, DeiT, DeiT III, and EViT's backbone: one pre-norm transformer, whose families differ by values in the config.
+"""ViT, DeiT, DeiT III, and EViT's backbone: one pre-norm transformer, whose families differ by values in the config.
 
 Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021 [ViT]; Touvron et al., "Training data-efficient image
 transformers", ICML 2021 [DeiT]; "DeiT III: Revenge of the ViT", ECCV 2022 [DeiT III]; "Three things everyone should
@@ -68,8 +67,7 @@ def encode(net: Network, images: Array, config: VitConfig, schedule: Schedule) -
 
 
 def embed(net: Network, images: Array, config: VitConfig) -> Array:
-    """
-    [B, in_chans, H, W] -> [B, N, C]: special tokens, then patches in row order, with positions. [ViT] eq. 1.
+    """[B, in_chans, H, W] -> [B, N, C]: special tokens, then patches in row order, with positions. [ViT] eq. 1.
 
     DeiT III gives the class token no position: positions are added before it is prepended.
     """
@@ -93,8 +91,7 @@ def embed_patches(net: Network, images: Array, config: VitConfig) -> Array:
 
 
 def hmlp_stem(net: Network, images: Array) -> Array:
-    """
-    [B, in_chans, H, W] -> [B, C, H / 16, W / 16]: patches of 4, 8 and 16 pixels, none seeing another. [3T] section 5.
+    """[B, in_chans, H, W] -> [B, C, H / 16, W / 16]: patches of 4, 8 and 16 pixels, none seeing another. [3T] section 5.
 
     Convolution 4x4, 2x2, 2x2 of stride equal to size, a batch norm after each, GELU between (none at the end).
     """
@@ -117,7 +114,10 @@ def positions(net: Network, grid: tuple[int, int], config: VitConfig) -> Array:
 def resample_positions(
     table: Array, special: int, source: tuple[int, int], target: tuple[int, int], antialias: bool, ops: Ops = REFERENCE
 ) -> Array:
-    """[1, S + N, C] -> [1, S + N', C]: bicubic over the grid; the S special tokens' positions stay. [ViT] section 3.2."""
+    """[1, S + N, C] -> [1, S + N', C]: resampled over the grid; the S special tokens' positions stay.
+
+    [ViT] section 3.2; bicubic as in [DeiT] section 6.
+    """
     xp = namespace(table)
     maps = ops.resize(to_maps(table[:, special:, :], source), target, "bicubic", antialias)
     return xp.concat([table[:, :special, :], to_tokens(maps)], axis=1)
@@ -125,11 +125,10 @@ def resample_positions(
 
 @piece
 def block(net: Network, path: str, x: Array, config: VitConfig, count: int) -> Array:
-    """
-    [B, N, C] -> [B, N', C]: x + attention(norm(x)), reorganization, x + MLP(norm(x)). [ViT] eq. 2 and 3.
+    """[B, N, C] -> [B, N', C]: x + attention(norm(x)), reorganization, x + MLP(norm(x)). [ViT] eq. 2 and 3.
 
-    Parallel branches ([3T] section 3) read the same x and are added to it together. `count` patches go on to the MLP;
-    N' is N where that is all of them (EViT, section 3.2, else).
+    Parallel branches ([3T] section 3.2, eq. 2) read the same x and are added to it together. `count` patches go on to the MLP;
+    N' is N where that is all of them (EViT, section 3, else).
     """
     special = config.num_special
     updates, scores = [], []
@@ -155,7 +154,7 @@ def average(net: Network, path: str, scores: list[Array]) -> Array:
 
 @piece
 def self_attention(net: Network, path: str, x: Array, num_heads: int, special: int) -> tuple[Array, Array]:
-    """[B, N, C] -> [B, N, C], class attention [B, N - S]. Multi-head self-attention, scale 1/sqrt(C / H). [ViT] appendix A."""
+    """[B, N, C] -> [B, N, C], class attention [B, N - S]. Multi-head self-attention, scale 1/sqrt(C / H). [ViT] eq. 5 to 8."""
     queries, keys, values = split_heads(net.linear(f"{path}.qkv", x), 3, num_heads)
     scale = (x.shape[-1] // num_heads) ** -0.5
     context, probabilities = net.ops.attention(queries, keys, values, scale, within(net.trace, path))
@@ -171,18 +170,17 @@ def mlp(net: Network, path: str, x: Array) -> Array:
 
 
 def layer_scale(net: Network, path: str, number: int, branch: str, x: Array, config: VitConfig) -> Array:
-    """[B, N, C] -> [B, N, C]: a learned gain for each channel on a residual branch; x itself without. [CaiT] eq. 4."""
+    """[B, N, C] -> [B, N, C]: a learned gain for each channel on a residual branch; x itself without. [CaiT] section 2."""
     if config.init_values is None:
         return x
     return net.trace(f"{path}.ls{number}{branch}", x * net.weights[config.gain(path, number, branch)])
 
 
 def classify(net: Network, x: Array, config: VitConfig) -> Array:
-    """
-    [B, N, C] -> [B, num_classes]: the class token's state ([ViT] eq. 4) through the head.
+    """[B, N, C] -> [B, num_classes]: the class token's state ([ViT] eq. 4) through the head.
 
-    Distilled: the mean of what two heads make of two tokens ([DeiT] section 3). global_pool "avg": the mean over the
-    patches, and the norm after it. Without heads: the same mean of the pooled features.
+    Distilled: the mean of two heads' logits of two tokens ([DeiT] section 4 adds probabilities, its code logits).
+    global_pool "avg": the mean over the patches, and the norm after it. Without heads: the mean of the pooled features.
     """
     if config.global_pool == "avg":
         pooled = [net.layer_norm("fc_norm", mean(x[:, config.num_special :, :], axis=1), config.norm_eps)]

@@ -58,8 +58,7 @@ def obtain(source: Any, config: Config) -> dict[str, Any]:
 
 
 def fit(weights: Mapping[str, Array], config: Config) -> dict[str, Array]:
-    """
-    The same weights in the config's spelling and order, positions resampled to its image size; WeightsError lists what is amiss.
+    """The same weights in the config's spelling and order, positions resampled to its image size; WeightsError lists what is amiss.
 
     `num_batches_tracked`, which no forward pass reads, is the one entry that may be there or not.
     """

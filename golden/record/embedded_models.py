@@ -1,5 +1,4 @@
-"""
-Write reforg/data: the Fashion-MNIST models as safetensors, and the first images of the test set.
+"""Write reforg/data: the Fashion-MNIST models as safetensors, and the first images of the test set.
 
     python golden/record/embedded_models.py CHECKPOINTS DATASET        (needs torch and safetensors; never imports reforg)
 

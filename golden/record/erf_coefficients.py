@@ -1,5 +1,4 @@
-"""
-Derive the coefficients of `reforg.ops.erf` from the definition of erf, in 50-digit arithmetic.
+"""Derive the coefficients of `reforg.ops.erf` from the definition of erf, in 50-digit arithmetic.
 
     python golden/record/erf_coefficients.py        (needs mpmath)
 
@@ -76,9 +75,8 @@ def main():
         abs(x * mp.polyval(rounded["top"], x * x) / mp.polyval(rounded["bottom"], x * x) - mp.erf(x)) for x in grid if x <= 4
     )
     report("NEAR", near), report("FAR", far), report("SINGLE_TOP", top), report("SINGLE_BOTTOM", bottom)
-    print(
-        f"# relative error below 1: {mp.nstr(near_error, 3)}; absolute above: {mp.nstr(far_error, 3)}; single: {mp.nstr(single_error, 3)}"
-    )
+    print("# errors: relative below 1, absolute above, absolute of the single one")
+    print("#", *(mp.nstr(error, 3) for error in (near_error, far_error, single_error)))
 
 
 if __name__ == "__main__":

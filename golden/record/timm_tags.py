@@ -1,5 +1,4 @@
-"""
-Write reforg/timm_tags.json: what timm's tags say about classes and preprocessing, for every name that reforg shares with timm.
+"""Write reforg/timm_tags.json: what timm's tags say about classes and preprocessing, for every name that reforg shares with timm.
 
     python golden/record/timm_tags.py        (needs timm; never imports reforg)
 

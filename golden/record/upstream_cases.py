@@ -1,5 +1,4 @@
-"""
-Write golden/reforg_golden/cases and its manifest from recordings of the official PyTorch code.
+"""Write golden/reforg_golden/cases and its manifest from recordings of the official PyTorch code.
 
     python golden/record/upstream_cases.py RECORDINGS CHECKPOINTS        (needs NumPy and safetensors; never imports reforg)
 

@@ -1,5 +1,4 @@
-"""
-Golden outputs of the official PyTorch code, with their provenance: evidence that somebody else's program produced.
+"""Golden outputs of the official PyTorch code, with their provenance: evidence that somebody else's program produced.
 
 `cases()` lists them; `Case.arrays()` gives what was recorded. Values never come from reforg.
 """

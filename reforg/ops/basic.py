@@ -1,5 +1,4 @@
-"""
-Linear maps, norms, activations, softmax and attention, in calls of the Array API standard.
+"""Linear maps, norms, activations, softmax and attention, in calls of the Array API standard.
 
 Shapes in brackets, `[...]` any leading axes. In float16 and bfloat16 every sum is formed in float32 and the
 result is rounded once; in float32 and float64 everything is computed in the array's own dtype.
@@ -40,7 +39,7 @@ def polynomial(x: Array, coefficients: Sequence[float]) -> Array:
 
 
 def erf(x: Array) -> Array:
-    """[...] -> [...], the error function 2/sqrt(pi) * integral of exp(-t^2) from 0 to x, to the rounding of x's dtype."""
+    """[...] -> [...], 2/sqrt(pi) * integral of exp(-t^2) from 0 to x; absolute error 2e-16 in float64, 4e-7 in float32."""
     xp = namespace(x)
     return _erf_double(x) if x.dtype == xp.float64 else narrow(_erf_single(widen(x)), x)
 
@@ -61,8 +60,7 @@ def _erf_single(x: Array) -> Array:
 
 
 def gelu(x: Array) -> Array:
-    """
-    [...] -> [...], x * Phi(x) = x/2 * (1 + erf(x/sqrt(2))): the exact form, not the tanh approximation.
+    """[...] -> [...], x * Phi(x) = x/2 * (1 + erf(x/sqrt(2))): the exact form, not the tanh approximation.
 
     Hendrycks & Gimpel, "Gaussian Error Linear Units", section 2.
     """
@@ -85,8 +83,7 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
 
 
 def layer_norm(x: Array, weight: Array, bias: Array, eps: float) -> Array:
-    """
-    [..., C], [C], [C] -> [..., C]: (x - mean)/sqrt(var + eps) * weight + bias, biased variance over the last axis.
+    """[..., C], [C], [C] -> [..., C]: (x - mean)/sqrt(var + eps) * weight + bias, biased variance over the last axis.
 
     Ba et al., "Layer Normalization", eq. 4.
     """
@@ -124,8 +121,7 @@ def mean(x: Array, axis: int) -> Array:
 
 
 def attention(queries: Array, keys: Array, values: Array, scale: float, trace: Trace = untraced) -> tuple[Array, Array]:
-    """
-    [B, H, N, D], [B, H, M, D], [B, H, M, D] -> context [B, H, N, D], probabilities [B, H, N, M].
+    """[B, H, N, D], [B, H, M, D], [B, H, M, D] -> context [B, H, N, D], probabilities [B, H, N, M].
 
     softmax(Q K^T * scale) V. Vaswani et al., "Attention Is All You Need", eq. 1. Traced: scores, probs, context.
     """

@@ -6,8 +6,7 @@ from reforg.arrays import Array, namespace, narrow, widen, zeros
 
 
 def conv2d(x: Array, weight: Array, bias: Array | None = None, stride: int = 1, padding: int = 0) -> Array:
-    """
-    [B, C, H, W], [O, C, kh, kw], [O] -> [B, O, H', W'], H' = floor((H + 2 padding - kh) / stride) + 1.
+    """[B, C, H, W], [O, C, kh, kw], [O] -> [B, O, H', W'], H' = floor((H + 2 padding - kh) / stride) + 1.
 
     Cross-correlation with zero padding, as torch's Conv2d. Rows and columns that no kernel covers are left out.
     """

@@ -13,8 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Network:
-    """
-    A mapping of weights seen as layers: `net.linear("blocks.3.mlp.fc1", x)` is that layer's output, traced.
+    """A mapping of weights seen as layers: `net.linear("blocks.3.mlp.fc1", x)` is that layer's output, traced.
 
     Holds nothing that changes; every method is its operation applied to the parameters found under `path`.
     """

@@ -15,8 +15,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Ops:
-    """
-    What a forward pass calls. Fields are the operations of `reforg.ops` under their own names and signatures.
+    """What a forward pass calls. Fields are the operations of `reforg.ops` under their own names and signatures.
 
     `coarse` replaces whole pieces of a model (`pieces()` lists them), such as "vit.mlp" or "evit.reorganize"; a
     replacement has the piece's own signature, reads its weights from `net.weights` by their official names, and may

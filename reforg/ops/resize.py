@@ -11,12 +11,12 @@ Taps = tuple[tuple[tuple[int, ...], tuple[float, ...]], ...]
 
 
 def resize(x: Array, size: tuple[int, int], method: str = "bicubic", antialias: bool = False) -> Array:
-    """
-    [B, C, H, W] -> [B, C, *size]; `method` is "bicubic" or "bilinear".
+    """[B, C, H, W] -> [B, C, *size]; `method` is "bicubic" or "bilinear".
 
-    Bicubic is Keys' kernel (1981, eq. 4), a = -0.75 without antialiasing and -0.5 with it; pixel centres lie at
-    half integers. Without antialiasing the border is repeated; with it the kernel widens by the shrinking factor,
-    is cut at the border, and its weights are divided by their sum. Columns are resampled first, then rows.
+    Bicubic is the kernel of Keys, "Cubic convolution interpolation for digital image processing", 1981, a = -0.75
+    without antialiasing and -0.5 with it; pixel centres lie at half integers. Without antialiasing the border is
+    repeated; with it the kernel widens by the shrinking factor, is cut at the border, and its weights are divided by
+    their sum. Columns are resampled first, then rows.
     """
     wide = _resample(widen(x), size[1], method, antialias, axis=3)
     return narrow(_resample(wide, size[0], method, antialias, axis=2), x)

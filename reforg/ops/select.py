@@ -4,8 +4,7 @@ from reforg.arrays import Array, arange, namespace
 
 
 def rank(scores: Array) -> Array:
-    """
-    [B, N] -> [B, N], the indices of each row by falling score; equal scores keep the lower index first.
+    """[B, N] -> [B, N], the indices of each row by falling score; equal scores keep the lower index first.
 
     torch's top-k leaves the order of equal scores open; this is ONNX TopK's rule.
     """

@@ -15,8 +15,7 @@ def untraced(name: str, value: Array) -> Array:  # noqa: ARG001  the name is wha
 
 
 class Recorder:
-    """
-    A trace that keeps values under their names, in the order of execution.
+    """A trace that keeps values under their names, in the order of execution.
 
     `patterns` (fnmatch) chooses what is kept; None keeps everything. A name given twice keeps the last value.
     """

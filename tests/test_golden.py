@@ -1,0 +1,147 @@
+"""The golden layer: what the official PyTorch code computed, reproduced by the reference on every array library."""
+
+import hashlib
+import re
+from importlib import resources
+
+import numpy as np
+import pytest
+
+import reforg
+import reforg_golden
+from reforg import embedded, shunted, synthetic, vit
+from reforg.config import VitConfig
+from reforg.names import build_config
+from reforg.ops import REFERENCE, Recorder
+from reforg.parameters import shapes
+
+CASES = {case.id: case for case in reforg_golden.cases()}
+MICRO = [name for name in CASES if "micro" in name]
+SYNTHETIC = [name for name, case in CASES.items() if case.entry["weights"] != "embedded"]
+TRAINED = [name for name in CASES if name not in SYNTHETIC]
+WITH_1000_LOGITS = [name for name in SYNTHETIC if name not in MICRO]
+
+
+def images_of(case: reforg_golden.Case) -> np.ndarray:
+    wanted = case.entry["images"]
+    if "synthetic" in wanted:
+        return synthetic.images(tuple(wanted["shape"]), wanted["synthetic"])
+    pixels, _ = embedded.test_images()
+    return embedded.preprocess(case.entry["model"], pixels[: wanted["embedded"]])
+
+
+def model_of(case: reforg_golden.Case, **settings) -> reforg.Model:
+    weights = None if case.entry["weights"] == "embedded" else case.entry["weights"]
+    return reforg.create_model(case.entry["model"], weights=weights, **settings, **case.entry["config"])
+
+
+def distance(value: np.ndarray, truth: np.ndarray) -> float:
+    """Largest difference as a share of the truth's largest value."""
+    assert value.shape == truth.shape
+    return float(np.abs(value - truth).max() / np.abs(truth).max())
+
+
+def rms(difference: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(np.square(difference, dtype=np.float64))))
+
+
+def run_traced(weights, images, config):
+    recorder = Recorder()
+    forward = vit.forward if isinstance(config, VitConfig) else shunted.forward
+    logits = forward(weights, images, config, REFERENCE, recorder)
+    return logits, recorder.values
+
+
+@pytest.mark.parametrize("name", MICRO)
+def test_every_intermediate_of_the_micro_models_is_the_official_one(name, lib):
+    case = CASES[name]
+    config = build_config(case.entry["model"], **case.entry["config"])
+    seed = case.entry["images"]["synthetic"]
+    weights = {key: value.astype(np.float64) for key, value in synthetic.weights(shapes(config), seed).items()}
+    logits, trace = lib.run(run_traced, weights, images_of(case).astype(np.float64), config=config)
+    limit = case.entry["limits"]["float64"]
+    assert distance(logits, case.arrays()["logits"]) <= limit
+    worst = {path: distance(trace[path], truth) for path, truth in case.taps().items()}
+    assert {path: error for path, error in worst.items() if error > limit} == {}
+
+
+@pytest.mark.parametrize("ops", ["reference", "auto"])
+@pytest.mark.parametrize("name", list(CASES))
+def test_float64_logits_are_the_official_ones(name, ops):
+    case = CASES[name]
+    logits = model_of(case, dtype="float64", ops=ops)(images_of(case))
+    assert distance(logits, case.arrays()["logits"]) <= case.entry["limits"]["float64"]
+
+
+@pytest.mark.parametrize("ops", ["reference", "auto"])
+@pytest.mark.parametrize("name", WITH_1000_LOGITS)
+def test_float32_is_as_near_to_the_truth_as_torch_is(name, ops):
+    case, recorded = CASES[name], CASES[name].arrays()
+    logits = model_of(case, dtype="float32", ops=ops)(images_of(case))
+    ours, theirs = rms(logits - recorded["logits"]), rms(recorded["logits_float32"] - recorded["logits"])
+    assert ours <= case.entry["limits"]["float32_rms_ratio"] * theirs
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.entry["model"].startswith("evit_small")])
+def test_the_kept_tokens_are_the_official_ones_in_their_order(name):
+    case = CASES[name]
+    trace = model_of(case, dtype="float64").trace(images_of(case), "*.kept")
+    arrays = case.arrays()
+    recorded = [arrays[key] for key in sorted(arrays) if re.fullmatch(r"kept_tokens\.\d", key)]
+    assert len(recorded) == len(trace)
+    for ours, theirs in zip(trace.values(), recorded, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("name", SYNTHETIC)
+def test_the_state_dict_is_the_official_one(name):
+    case = CASES[name]
+    theirs = {key: shape for key, shape in case.state_dict().items() if not key.endswith("num_batches_tracked")}
+    ours = shapes(build_config(case.entry["model"], **case.entry["config"]))
+    assert ours == theirs
+    assert list(ours) == list(theirs)
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_trained_models_answer_as_the_official_ones_do(name):
+    case = CASES[name]
+    recorded = case.arrays()
+    np.testing.assert_array_equal(images_of(case)[0], recorded["first_input"])
+    np.testing.assert_array_equal(embedded.test_images()[1][:256], recorded["labels"])
+    answers = model_of(case)(images_of(case)).argmax(axis=1)
+    np.testing.assert_array_equal(answers, recorded["logits"].argmax(axis=1))
+
+
+class TestManifest:
+    """The manifest tells everything about a case, and nothing that is not so."""
+
+    KEYS = frozenset(
+        {"id", "model", "config", "weights", "images", "source", "versions", "limits", "file", "sha256", "why", "derived"}
+    )
+
+    @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+    def test_an_entry_is_complete(self, case):
+        entry = case.entry
+        assert set(entry) == self.KEYS
+        assert set(entry["source"]) == {"repository", "commit"}
+        assert "torch" in entry["versions"]
+        assert 0 < entry["limits"]["float64"] <= 1e-10
+        assert entry["limits"]["float32_rms_ratio"] <= 2
+        assert len(entry["why"].split()) >= 5
+
+    @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+    def test_a_file_is_the_recorded_one_and_finite(self, case):
+        assert hashlib.sha256(case.content()).hexdigest() == case.entry["sha256"]
+        arrays = case.arrays()
+        assert {"logits", "logits_float32"} <= set(arrays)
+        assert arrays["logits"].dtype == np.float64
+        assert all(np.isfinite(value).all() for value in arrays.values())
+
+    def test_no_file_is_without_an_entry(self):
+        files = {f"cases/{entry.name}" for entry in resources.files(reforg_golden).joinpath("cases").iterdir()}
+        assert files == {case.entry["file"] for case in CASES.values()}
+
+    def test_a_file_that_was_changed_is_refused(self):
+        case = reforg_golden.Case("changed", {**CASES["shunted_t"].entry, "sha256": "0" * 64})
+        with pytest.raises(ValueError, match="not the recorded file"):
+            case.arrays()
