@@ -15,6 +15,7 @@ from reforg import demo as demonstration
 from reforg.errors import ConfigError, ReforgError, nearest
 
 PLAIN_WIDTH = 132  # columns of a table that goes to a file or a pipe
+INTERRUPTED = 130  # what typer makes of Ctrl-C
 
 app = typer.Typer(
     name="reforg",
@@ -42,12 +43,11 @@ def run(arguments: list[str]) -> int:
         message = error.format_message() if isinstance(error, typer.TyperException) else str(error)
         print(f"reforg: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
         return 2
-    except (KeyboardInterrupt, typer.Abort):
-        print("reforg: interrupted", file=sys.stderr)  # noqa: T201
-        return 130
     except BrokenPipeError:  # the reader of our output has gone, as `head` does
         sys.stderr.close()
         return 0
+    if code == INTERRUPTED:
+        print("reforg: interrupted", file=sys.stderr)  # noqa: T201
     return int(code or 0)
 
 
@@ -117,7 +117,8 @@ def models(
     """List the models with their sizes and costs."""
     names = reforg.list_models(pattern)
     if not names:
-        raise ConfigError(f"no model matches {pattern!r}{nearest(pattern, reforg.list_models())}")
+        hint = nearest(pattern, reforg.list_models()) or "; `reforg models` lists them all"
+        raise ConfigError(f"no model matches {pattern!r}{hint}")
     rows = [_model_row(name) for name in names]
     if as_json:
         typer.echo(json.dumps(rows, indent=2))

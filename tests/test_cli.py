@@ -1,0 +1,160 @@
+"""The command line as a user types it: what comes out, and what a mistake gets."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import reforg
+from reforg import cli, demo, embedded
+
+ENVIRONMENT = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "FORCE_COLOR")}
+
+
+def reforg_command(*arguments, cwd):
+    """The command in a process of its own, in an empty folder."""
+    return subprocess.run(
+        [sys.executable, "-m", "reforg", *arguments], cwd=cwd, env=ENVIRONMENT, check=False, capture_output=True, text=True
+    )
+
+
+def typed(capsys, *arguments):
+    """Exit code, standard output, standard error, in this process."""
+    code = cli.run(list(arguments))
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+@pytest.fixture(scope="module")
+def demonstration(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("demo")
+    return reforg_command("demo", "--json", cwd=folder), folder
+
+
+class TestDemo:
+    def test_figures(self, demonstration):
+        done, _ = demonstration
+        assert (done.returncode, done.stderr) == (0, "")
+        figures = json.loads(done.stdout)
+        assert figures["images"] == 500
+        by_name = {row["name"]: row for row in figures["models"]}
+        assert list(by_name) == ["evit_fmnist", "deit3_fmnist", "shunted_fmnist"]
+        assert by_name["evit_fmnist"]["tokens"] == [49, 36, 27, 20]
+        assert by_name["shunted_fmnist"]["tokens"] == [256, 64, 16, 4]
+        assert by_name["evit_fmnist"]["params"] == 1_349_770
+        for row in by_name.values():
+            assert row["images_per_second"] > 0
+            assert row["macs"] == reforg.cost(row["name"]).macs
+
+    def test_accuracy_is_counted_from_the_logits(self, demonstration):
+        figures = json.loads(demonstration[0].stdout)
+        pixels, labels = embedded.test_images()
+        for row in figures["models"]:
+            logits = reforg.create_model(row["name"], ops="reference")(embedded.preprocess(row["name"], pixels))
+            assert row["accuracy"] == np.mean(logits.argmax(axis=1) == labels)
+
+    def test_the_picture_shows_the_images_and_what_was_kept(self, demonstration):
+        _, folder = demonstration
+        assert [path.name for path in folder.iterdir()] == ["reforg-demo.png"]
+        with Image.open(folder / "reforg-demo.png") as picture:
+            assert picture.width > 1000
+            pixels = np.asarray(picture.convert("RGB")).astype(int)
+        blue = (pixels[..., 2] - pixels[..., 0] > 80).mean()
+        assert 0.01 < blue < 0.3, "share of the picture that is fused patches"
+
+    def test_the_table(self, capsys, tmp_path):
+        code, out, err = typed(capsys, "demo", "--output", str(tmp_path / "here.png"))
+        assert code == 0
+        assert err == ""
+        for text in ("accuracy", "images/s", "tokens by stage", "MMACs/image", "49 > 36 > 27 > 20", "87.6%", "92.2%", "here.png"):
+            assert text in out
+        assert (tmp_path / "here.png").exists()
+
+    def test_stages_are_where_the_number_of_tokens_changes(self):
+        assert demo.stages({"a": 4, "b": 4, "c": 2, "d": 4}) == [4, 2, 4]
+
+
+class TestModels:
+    def test_all_names_are_listed_with_sizes_and_costs(self, capsys):
+        code, out, _ = typed(capsys, "models")
+        assert code == 0
+        for name in reforg.list_models():
+            assert name in out
+        assert "22,050,664" in out
+
+    def test_a_pattern_and_json(self, capsys):
+        code, out, _ = typed(capsys, "models", "evit_small*", "--json")
+        rows = json.loads(out)
+        assert code == 0
+        assert [row["name"] for row in rows] == reforg.list_models("evit_small*")
+        assert rows[0]["macs"] / 1e9 == pytest.approx(3.0, rel=0.026), "the paper's figure"
+        assert {key: value for key, value in rows[0].items() if key != "macs"} == {
+            "name": "evit_small_patch16_224",
+            "family": "evit",
+            "image": 224,
+            "params": 22_050_664,
+            "tokens": [196, 139, 99, 71],
+        }
+
+
+MISTAKES = [
+    (["models", "evut*"], "reforg: no model matches 'evut*'; `reforg models` lists them all"),
+    (["classfy"], "reforg: No such command 'classfy'."),
+    (["demo", "--jsn"], "reforg: No such option: --jsn"),
+    (["demo", "extra"], "reforg: Got unexpected extra argument"),
+    (["demo", "--batch-size", "0"], "reforg: Invalid value for '--batch-size': Input should be greater than or equal to 1"),
+    (["demo", "--batch-size", "many"], "reforg: Invalid value for '--batch-size': Input should be a valid integer"),
+    (["demo", "--backend", "numpi"], "reforg: there is no backend 'numpi'; did you mean numpy?"),
+    (["demo", "--dtype", "float46"], "reforg: there is no dtype 'float46'; did you mean float64?"),
+    (["demo", "--device", "cuda"], "reforg: weight cls_token cannot be brought to backend 'numpy' as float32: no device 'cuda'"),
+    (["demo", "--output", "picture.txt"], "reforg: picture: 'picture.txt' does not end in .png, .jpg, .jpeg, .webp"),
+    (["demo", "--output", "no/such/folder.png"], "reforg: picture: there is no folder 'no/such'"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("arguments", "sentence"), MISTAKES, ids=[" ".join(arguments) for arguments, _ in MISTAKES])
+def test_a_mistake_gets_one_sentence_and_exit_code_2(capsys, monkeypatch, tmp_path, arguments, sentence):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = typed(capsys, *arguments)
+    assert code == 2
+    assert out == ""
+    assert err.startswith(sentence)
+    assert err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_debug_shows_the_traceback(capsys):
+    with pytest.raises(reforg.ConfigError):
+        cli.run(["models", "nothing", "--debug"])
+
+
+def test_interruption_is_one_line(capsys, monkeypatch):
+    def interrupted(*arguments, **settings):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli.demonstration, "run", interrupted)
+    code, out, err = typed(capsys, "demo")
+    assert (code, out, err) == (130, "", "reforg: interrupted\n")
+
+
+def test_version_and_help(capsys, tmp_path):
+    assert typed(capsys, "--version")[:2] == (0, f"reforg {reforg.__version__}\n")
+    helped = reforg_command("--help", cwd=tmp_path)
+    assert helped.returncode == 0
+    assert "demo" in helped.stdout
+    assert "models" in helped.stdout
+
+
+def test_a_full_disk_leaves_no_half_picture(monkeypatch, tmp_path):
+    def full(*arguments, **settings):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(reforg.ImageError, match="No space left on device"):
+        demo.run(Path(tmp_path / "demo.png"), report=lambda text: None)
+    assert list(tmp_path.iterdir()) == []
