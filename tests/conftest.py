@@ -102,6 +102,27 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("lib", [pytest.param(name, marks=marks.get(name, [])) for name in installed()], indirect=True)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked `gpu` run where a CUDA device answers, and say why they do not elsewhere."""
+    marked = [item for item in items if item.get_closest_marker("gpu")]
+    reason = _no_gpu() if marked else ""
+    for item in marked:
+        if reason:
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _no_gpu() -> str:
+    if "cupy" not in installed():
+        return "needs CuPy and a CUDA device: CuPy is not installed"
+    import cupy
+
+    try:
+        cupy.cuda.runtime.getDeviceCount()
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        return f"needs a CUDA device: {error}"
+    return ""
+
+
 @pytest.fixture
 def lib(request: pytest.FixtureRequest) -> Library:
     request.node.user_properties.append(("library", request.param))
