@@ -125,8 +125,9 @@ class Model:
                 raise ConfigError(f"{self.name} has no setting {setting!r}{nearest(setting, allowed)}")
         config = replace(self.config, **settings)
         weights = dict(self.weights)
-        if "pos_embed" in weights and tuple(weights["pos_embed"].shape) != parameters.shapes(config)["pos_embed"]:
-            weights["pos_embed"] = self.backend.to_numpy(weights["pos_embed"])
+        if isinstance(self.config, VitConfig) and isinstance(config, VitConfig) and config.grid != self.config.grid:
+            table = self.backend.to_numpy(weights["pos_embed"])
+            weights["pos_embed"] = weight_files.resampled(table, self.config, config.grid, config.antialias)
         fitted = weight_files.fit(weights, config)
         if fitted.get("pos_embed") is not self.weights.get("pos_embed"):
             fitted["pos_embed"] = convert(self.backend, fitted["pos_embed"], self.dtype, self.device, "weight pos_embed")

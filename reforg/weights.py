@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,10 +97,15 @@ def _fit_positions(table: Array, config: VitConfig, wanted: tuple[int, ...]) -> 
     side = round((shape[1] - special) ** 0.5) if shape[1] > special else 0
     if side < 1 or side * side != shape[1] - special:
         return table
+    return resampled(table, replace(config, img_size=side * config.patch_size), config.grid, config.antialias)
+
+
+def resampled(table: Array, config: VitConfig, grid: tuple[int, int], antialias: bool) -> Array:
+    """The positions `table`, which fit `config`, on another grid of patches: a NumPy array, computed in float64."""
     import numpy as np
 
-    host = np.asarray(table, dtype=np.float64)
-    return resample_positions(host, special, (side, side), config.grid, config.antialias)
+    special = 0 if config.no_embed_class else config.num_special
+    return resample_positions(np.asarray(table, dtype=np.float64), special, config.grid, grid, antialias)
 
 
 def _shape(value: Any) -> tuple[int, ...]:

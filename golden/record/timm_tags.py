@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 
 import timm
+from timm.models import get_arch_pretrained_cfgs
 
 PATTERNS = (
     r"vit_(tiny|small|base|large)_patch16_(224|384)",
@@ -39,10 +40,9 @@ def record(full_name: str) -> dict[str, object]:
 def main() -> None:
     names = [name for name in timm.list_models() if any(re.fullmatch(pattern, name) for pattern in PATTERNS)]
     tags: dict[str, dict[str, dict[str, object]]] = {name: {"": record(name)} for name in names}
-    for full_name in timm.list_pretrained():
-        name, _, tag = full_name.partition(".")
-        if name in tags:
-            tags[name][tag] = record(full_name)
+    for name, entries in tags.items():
+        for full_name in get_arch_pretrained_cfgs(name):
+            entries[full_name.partition(".")[2]] = record(full_name)
     lines = ",\n".join(
         f' "{name}": {{\n' + ",\n".join(f'  "{tag}": {json.dumps(entry)}' for tag, entry in entries.items()) + "\n }"
         for name, entries in tags.items()
