@@ -30,10 +30,14 @@ def narrow(array: Array, like: Array) -> Array:
     return namespace(array).astype(array, like.dtype, copy=False)
 
 
-def constant(values: Sequence[Any], like: Array, dtype: Any = None) -> Array:
-    """A small array of literal `values` beside `like`: its namespace, its device, and its dtype unless one is given."""
-    xp = namespace(like)
-    return xp.asarray(values, dtype=like.dtype if dtype is None else dtype, device=array_api_compat.device(like))
+def constant(values: Sequence[float], like: Array) -> Array:
+    """A small array of literal `values` beside `like`: its namespace, its dtype, its device."""
+    return namespace(like).asarray(values, dtype=like.dtype, device=array_api_compat.device(like))
+
+
+def positions(values: Sequence[int], like: Array) -> Array:
+    """Literal indices beside `like`, in the integer dtype that its namespace takes by default."""
+    return namespace(like).asarray(values, device=array_api_compat.device(like))
 
 
 def arange(count: int, like: Array, dtype: Any) -> Array:

@@ -10,6 +10,7 @@ from reforg.errors import BackendError, nearest
 from reforg.ops import Ops
 
 GROUP = "reforg.backends"
+REFUSALS = (ValueError, TypeError, BufferError, RuntimeError, AssertionError)  # with which frameworks say that they cannot
 
 
 class Backend(Protocol):
@@ -56,10 +57,24 @@ def load(name: str) -> Backend:
     return backend
 
 
+def check(backend: Backend, dtype: str, device: Any) -> None:
+    """BackendError where the backend has no such dtype or no such device, found out before anything is computed."""
+    try:
+        backend.asarray(np.zeros(1, np.float32), backend.dtype(dtype), device)
+    except REFUSALS as error:
+        where = "" if device is None else f" on device {device!r}"
+        raise BackendError(f"backend {backend.name!r} cannot compute in {dtype}{where}: {_reason(error)}") from error
+
+
 def convert(backend: Backend, value: Any, dtype: str, device: Any, what: str) -> Array:
     """`value` as an array of the backend; BackendError says what could not be brought there and why."""
     try:
         return backend.asarray(value, backend.dtype(dtype), device)
-    except (ValueError, TypeError, BufferError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise BackendError(f"{what} cannot be brought to backend {backend.name!r} as {dtype}: {reason}") from error
+    except REFUSALS as error:
+        raise BackendError(f"{what} cannot be brought to backend {backend.name!r} as {dtype}: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what a framework says, or at least what it calls it."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

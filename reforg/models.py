@@ -2,13 +2,12 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from types import MappingProxyType
 from typing import Any
 
 from reforg import embedded, parameters, shunted, vit
 from reforg import weights as weight_files
 from reforg.arrays import Array, namespace
-from reforg.backend import Backend, convert, load
+from reforg.backend import Backend, check, convert, load
 from reforg.config import Config, ShuntedConfig, VitConfig
 from reforg.errors import BackendError, ConfigError, DtypeError, ImageError, ShapeError, WeightsError, nearest
 from reforg.names import EMBEDDED, FIXED, build_config, resolve
@@ -42,12 +41,13 @@ def create_model(
         raise ConfigError(f"ops must be 'auto' or 'reference', got {ops!r}")
     if dtype not in DTYPES:
         raise BackendError(f"there is no dtype {dtype!r}{nearest(str(dtype), DTYPES)} (known: {', '.join(DTYPES)})")
+    runner = load(backend)
+    check(runner, dtype, device)
     if weights is None:
         weights = embedded.weights(listed)
         if weights is None:
             raise WeightsError(f"{name} comes without weights: give weights= a path, a mapping or 'synthetic'")
     found = weight_files.obtain(weights, settings)
-    runner = load(backend)
     arrays = {key: convert(runner, value, dtype, device, f"weight {key}") for key, value in found.items()}
     return Model(name, settings, arrays, runner, dtype, device, ops, check_finite)
 
@@ -61,7 +61,7 @@ class Model:
     ) -> None:  # fmt: skip
         self.name = name
         self.config = config
-        self.weights: Mapping[str, Array] = MappingProxyType(dict(weights))
+        self._weights = dict(weights)
         self.backend = backend
         self.dtype = dtype
         self.device = device
@@ -75,14 +75,18 @@ class Model:
         keep_rate: replaces the rate in the blocks that reorganize, one value or one a block. tokens: how many patches
         every block keeps, likewise. Raises ShapeError, DtypeError, ImageError, ConfigError.
         """
-        return self.apply(self.weights, self._checked(images, check_finite), keep_rate=keep_rate, tokens=tokens)
+        return self.apply(self._weights, self._checked(images, check_finite), keep_rate=keep_rate, tokens=tokens)
 
     def apply(self, weights: Mapping[str, Array], images: Array, *, keep_rate: Any = None, tokens: Any = None) -> Array:
         """The pure function behind the call, for jit, autograd and tracers: no checks on values, no conversions.
 
         Arrays of any one Array API library do; those of another than the model's backend are computed by the reference.
         """
-        chosen = self._ops if namespace(images) is self.backend.namespace else REFERENCE
+        try:
+            library = namespace(images, *weights.values())
+        except TypeError as error:
+            raise BackendError(f"{self.name}: images and weights must be arrays of one library; {error}") from error
+        chosen = self._ops if library is self.backend.namespace else REFERENCE
         return self._forward(weights, images, chosen, keep_rate, tokens)
 
     def features(
@@ -95,10 +99,10 @@ class Model:
         images = self._checked(images, check_finite)
         if isinstance(self.config, ShuntedConfig):
             self._refuse_schedule(keep_rate, tokens)
-            return shunted.features(self.weights, images, self.config, self._ops, pyramid=pyramid)
+            return shunted.features(self._weights, images, self.config, self._ops, pyramid=pyramid)
         if pyramid:
             raise ConfigError(f"{self.name} has no pyramid: its tokens have one size throughout")
-        return vit.features(self.weights, images, self.config, self._ops, keep_rate=keep_rate, tokens=tokens)
+        return vit.features(self._weights, images, self.config, self._ops, keep_rate=keep_rate, tokens=tokens)
 
     def trace(
         self, images: Any, names: Iterable[str] | str | None = None, *, keep_rate: Any = None, tokens: Any = None,
@@ -110,7 +114,7 @@ class Model:
         """
         patterns = [names] if isinstance(names, str) else None if names is None else list(names)
         recorder = Recorder(patterns)
-        self._forward(self.weights, self._checked(images, check_finite), REFERENCE, keep_rate, tokens, recorder)
+        self._forward(self._weights, self._checked(images, check_finite), REFERENCE, keep_rate, tokens, recorder)
         if recorder.unmatched:
             raise ConfigError(
                 f"{self.name} has no intermediate {recorder.unmatched[0]!r}{nearest(recorder.unmatched[0], recorder.seen)}"
@@ -124,14 +128,19 @@ class Model:
             if setting not in allowed:
                 raise ConfigError(f"{self.name} has no setting {setting!r}{nearest(setting, allowed)}")
         config = replace(self.config, **settings)
-        weights = dict(self.weights)
+        weights = self.weights
         if isinstance(self.config, VitConfig) and isinstance(config, VitConfig) and config.grid != self.config.grid:
             table = self.backend.to_numpy(weights["pos_embed"])
             weights["pos_embed"] = weight_files.resampled(table, self.config, config.grid, config.antialias)
         fitted = weight_files.fit(weights, config)
-        if fitted.get("pos_embed") is not self.weights.get("pos_embed"):
+        if fitted.get("pos_embed") is not self._weights.get("pos_embed"):
             fitted["pos_embed"] = convert(self.backend, fitted["pos_embed"], self.dtype, self.device, "weight pos_embed")
         return Model(self.name, config, fitted, self.backend, self.dtype, self.device, self._ops_choice, self.check_finite)
+
+    @property
+    def weights(self) -> dict[str, Array]:
+        """Name -> array under the official torch names: a dict of its own, as jax.jit and torch.func take it."""
+        return dict(self._weights)
 
     @property
     def ops(self) -> dict[str, str]:
@@ -177,8 +186,8 @@ class Model:
         self._check_shape(tuple(images.shape))
         array = convert(self.backend, images, self.dtype, self.device, "images")
         xp = namespace(array)
-        check = self.check_finite if check_finite is None else check_finite
-        if check and not bool(xp.all(xp.isfinite(array))):
+        wanted = self.check_finite if check_finite is None else check_finite
+        if wanted and not bool(xp.all(xp.isfinite(array))):
             raise ImageError(
                 f"{self.name}: images hold NaN or infinity (in {self.dtype}); check_finite=False computes them all the same"
             )

@@ -5,12 +5,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import array_api_compat
 import numpy as np
 import numpy.typing as npt
 
-from reforg.arrays import Array
+from reforg.arrays import Array, widen
 from reforg.errors import ConfigError
 
+CPU = 1  # DLPack's number for host memory
 Weights = npt.NDArray[np.float64]
 
 
@@ -89,7 +91,14 @@ def _scores(trace: Mapping[str, Array], path: str) -> Weights:
 def _entry(trace: Mapping[str, Array], name: str) -> npt.NDArray[Any]:
     if name not in trace:
         raise ConfigError(f"token_map: the trace has no entry {name!r}; trace without names=, or name it too")
-    value = trace[name]
-    if hasattr(value, "get") and not isinstance(value, np.ndarray):
-        value = value.get()  # a CuPy array, which NumPy does not take by itself
-    return np.asarray(value)
+    return _on_host(trace[name])
+
+
+def _on_host(value: Array) -> npt.NDArray[Any]:
+    """As a NumPy array; what NumPy has no dtype for is widened to float32."""
+    if isinstance(value, np.ndarray):
+        return value
+    if value.__dlpack_device__()[0] != CPU:
+        value = array_api_compat.to_device(value, "cpu")
+    floating = "float" in str(value.dtype)
+    return value if isinstance(value, np.ndarray) else np.from_dlpack(widen(value) if floating else value)

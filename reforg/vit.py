@@ -18,6 +18,7 @@ from reforg.ops import (
     Ops,
     Trace,
     mean,
+    mean_of,
     merge_heads,
     piece,
     split_heads,
@@ -149,7 +150,7 @@ def block(net: Network, path: str, x: Array, config: VitConfig, count: int) -> A
 
 def average(net: Network, path: str, scores: list[Array]) -> Array:
     """The mean of the parallel branches' class attention; a single branch's own."""
-    return scores[0] if len(scores) == 1 else net.trace(path, sum(scores[1:], scores[0]) / len(scores))
+    return scores[0] if len(scores) == 1 else net.trace(path, mean_of(scores))
 
 
 @piece
@@ -188,4 +189,4 @@ def classify(net: Network, x: Array, config: VitConfig) -> Array:
         pooled = [x[:, token, :] for token in range(config.num_special)]
     if config.heads:
         pooled = [net.linear(head, state) for head, state in zip(config.heads, pooled, strict=True)]
-    return net.trace("logits", sum(pooled[1:], pooled[0]) / len(pooled) if len(pooled) > 1 else pooled[0])
+    return net.trace("logits", mean_of(pooled))

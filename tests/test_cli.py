@@ -110,7 +110,7 @@ MISTAKES = [
     (["demo", "--batch-size", "many"], "reforg: Invalid value for '--batch-size': Input should be a valid integer"),
     (["demo", "--backend", "numpi"], "reforg: there is no backend 'numpi'; did you mean numpy?"),
     (["demo", "--dtype", "float46"], "reforg: there is no dtype 'float46'; did you mean float64?"),
-    (["demo", "--device", "cuda"], "reforg: weight cls_token cannot be brought to backend 'numpy' as float32: no device 'cuda'"),
+    (["demo", "--device", "cuda"], "reforg: backend 'numpy' cannot compute in float32 on device 'cuda': no device 'cuda';"),
     (["demo", "--output", "picture.txt"], "reforg: picture: 'picture.txt' does not end in .png, .jpg, .jpeg, .webp"),
     (["demo", "--output", "no/such/folder.png"], "reforg: picture: there is no folder 'no/such'"),
 ]  # fmt: skip

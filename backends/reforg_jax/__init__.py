@@ -22,7 +22,7 @@ def version() -> str:
 def dtype(name: str) -> Any:
     """JAX's dtype; float64 only where the user has switched it on."""
     if name == "float64" and not jax.config.read("jax_enable_x64"):
-        raise ValueError("jax computes in float32 unless told: call jax.config.update('jax_enable_x64', True) first")
+        raise ValueError("set JAX_ENABLE_X64=1, or call jax.config.update('jax_enable_x64', True) before the first array")
     if name in ("float64", "float32", "float16", "bfloat16"):
         return jnp.dtype(name)
     raise ValueError(f"no dtype {name!r}; jax has float64, float32, float16 and bfloat16")

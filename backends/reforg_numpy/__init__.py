@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import array_api_compat
 import array_api_compat.numpy
 import numpy as np
 
@@ -33,6 +34,9 @@ def asarray(value: Any, dtype: Any, device: Any) -> Any:
     if device not in (None, "cpu"):
         raise ValueError(f"no device {device!r}; numpy has only 'cpu'")
     if not isinstance(value, np.ndarray) and hasattr(value, "__dlpack__"):
+        if "bfloat16" in str(value.dtype):  # which NumPy cannot import
+            library = array_api_compat.array_namespace(value)
+            value = library.astype(value, library.float32)
         value = np.from_dlpack(value)
     return np.asarray(value).astype(dtype, copy=False)
 

@@ -110,14 +110,22 @@ def softmax(x: Array) -> Array:
     return narrow(powers / xp.sum(powers, axis=-1, keepdims=True), x)
 
 
-def matmul(a: Array, b: Array) -> Array:
-    """[..., N, K], [..., K, M] -> [..., N, M]."""
-    return narrow(widen(a) @ widen(b), a)
+def matmul(a: Array, b: Array, scale: float = 1.0) -> Array:
+    """[..., N, K], [..., K, M] -> [..., N, M], times `scale`."""
+    product = widen(a) @ widen(b)
+    return narrow(product if scale == 1.0 else product * scale, a)
 
 
 def mean(x: Array, axis: int) -> Array:
     """[...] -> [...] without `axis`: the arithmetic mean."""
     return narrow(namespace(x).mean(widen(x), axis=axis), x)
+
+
+def mean_of(arrays: Sequence[Array]) -> Array:
+    """Arrays of one shape -> their arithmetic mean; the array itself where there is but one."""
+    if len(arrays) == 1:
+        return arrays[0]
+    return narrow(sum(map(widen, arrays[1:]), widen(arrays[0])) / len(arrays), arrays[0])
 
 
 def attention(queries: Array, keys: Array, values: Array, scale: float, trace: Trace = untraced) -> tuple[Array, Array]:
@@ -126,6 +134,6 @@ def attention(queries: Array, keys: Array, values: Array, scale: float, trace: T
     softmax(Q K^T * scale) V. Vaswani et al., "Attention Is All You Need", eq. 1. Traced: scores, probs, context.
     """
     xp = namespace(queries)
-    scores = trace("scores", matmul(queries, xp.matrix_transpose(keys)) * scale)
+    scores = trace("scores", matmul(queries, xp.matrix_transpose(keys), scale))
     probabilities = trace("probs", softmax(scores))
     return trace("context", matmul(probabilities, values)), probabilities
