@@ -62,20 +62,26 @@ def _patch_stem(config: VitConfig) -> Shapes:
 
 
 def _vit_block(path: str, config: VitConfig) -> Shapes:
-    width, hidden = config.embed_dim, config.hidden_dim
-    found: Shapes = {}
-    if config.init_values is not None:
-        found |= {config.gain(path, number, branch): (width,) for number in (1, 2) for branch in config.branches}
+    width, hidden, timm = config.embed_dim, config.hidden_dim, config.modules == "timm"
+    found: Shapes = {} if timm else _gains(path, 1, config) | _gains(path, 2, config)
     for branch in config.branches:
         found |= _norm(f"{path}.norm1{branch}", width)
     for branch in config.branches:
         found |= _layer(f"{path}.attn{branch}.qkv", 3 * width, width, bias=config.qkv_bias)
         found |= _layer(f"{path}.attn{branch}.proj", width, width)
+    found |= _gains(path, 1, config) if timm else {}
     for branch in config.branches:
         found |= _norm(f"{path}.norm2{branch}", width)
     for branch in config.branches:
         found |= _layer(f"{path}.mlp{branch}.fc1", hidden, width) | _layer(f"{path}.mlp{branch}.fc2", width, hidden)
-    return found
+    return found | (_gains(path, 2, config) if timm else {})
+
+
+def _gains(path: str, number: int, config: VitConfig) -> Shapes:
+    """LayerScale's gains after attention (1) or MLP (2): the official code's stand first in a block, timm's where they act."""
+    if config.init_values is None:
+        return {}
+    return {config.gain(path, number, branch): (config.embed_dim,) for branch in config.branches}
 
 
 def _shunted(config: ShuntedConfig) -> Shapes:
