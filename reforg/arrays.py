@@ -35,7 +35,7 @@ def constant(values: Sequence[float], like: Array) -> Array:
     return namespace(like).asarray(values, dtype=like.dtype, device=array_api_compat.device(like))
 
 
-def positions(values: Sequence[int], like: Array) -> Array:
+def index_array(values: Sequence[int], like: Array) -> Array:
     """Literal indices beside `like`, in the integer dtype that its namespace takes by default."""
     return namespace(like).asarray(values, device=array_api_compat.device(like))
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -93,19 +94,28 @@ def demo(
     console = _console()
     console.print(_demo_table(results))
     console.print(
-        f"{results.images} test images of Fashion-MNIST, {results.backend}, {results.dtype}. Picture: {escape(str(output))}"
+        f"{results.images} test images of Fashion-MNIST, {results.backend}, {results.dtype}. Picture: {escape(str(output))}",
+        highlight=False,
     )
 
 
+def _table(*headings: str) -> Table:
+    """A table that fits 80 columns: words to the left, figures to the right, no name cut."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading in ("model", "tokens") else "right", no_wrap=True)
+    return table
+
+
+def _steps(tokens: list[int]) -> str:
+    return ">".join(map(str, tokens))
+
+
 def _demo_table(results: demonstration.Results) -> Table:
-    table = Table()
-    for heading in ("model", "accuracy", "images/s", "tokens by stage", "MMACs/image", "parameters"):
-        table.add_column(heading, justify="left" if heading in ("model", "tokens by stage") else "right")
+    table = _table("model", "accuracy", "images/s", "tokens", "MMACs/image", "parameters")
     for row in results.models:
-        table.add_row(
-            row.name, f"{row.accuracy:.1%}", f"{row.images_per_second:,.0f}", " > ".join(map(str, row.tokens)),
-            f"{row.macs / 1e6:.1f}", f"{row.params:,}",
-        )  # fmt: skip
+        figures = f"{row.accuracy:.1%}", f"{row.images_per_second:,.0f}", _steps(row.tokens)
+        table.add_row(row.name, *figures, f"{row.macs / 1e6:.1f}", f"{row.params:,}")
     return table
 
 
@@ -123,12 +133,10 @@ def models(
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
-    table = Table()
-    for heading in ("model", "family", "image", "parameters", "GMACs/image", "tokens by stage"):
-        table.add_column(heading, justify="right" if heading in ("image", "parameters", "GMACs/image") else "left")
+    table = _table("model", "image", "parameters", "GMACs", "tokens")
     for row in rows:
-        tokens = " > ".join(map(str, row["tokens"]))
-        table.add_row(row["name"], row["family"], str(row["image"]), f"{row['params']:,}", f"{row['macs'] / 1e9:.2f}", tokens)
+        figures = str(row["image"]), f"{row['params']:,}", f"{row['macs'] / 1e9:.2f}"
+        table.add_row(row["name"], *figures, _steps(row["tokens"]))
     _console().print(table)
 
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from functools import lru_cache
 
-from reforg.arrays import Array, constant, namespace, narrow, positions, widen
+from reforg.arrays import Array, constant, index_array, namespace, narrow, widen
 
 Taps = tuple[tuple[tuple[int, ...], tuple[float, ...]], ...]
 """For each tap: the source index and the weight of it at every output position."""
@@ -30,7 +30,7 @@ def _resample(x: Array, size: int, method: str, antialias: bool, axis: int) -> A
     shape = tuple(size if a == axis else 1 for a in range(4))
     total = None
     for indices, weights in taps(x.shape[axis], size, method, antialias):
-        part = xp.take(x, positions(indices, like=x), axis=axis)
+        part = xp.take(x, index_array(indices, like=x), axis=axis)
         part = part * xp.reshape(constant(weights, like=x), shape)
         total = part if total is None else total + part
     return total
