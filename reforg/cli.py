@@ -133,7 +133,7 @@ def models(
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
-    table = _table("model", "image", "parameters", "GMACs", "tokens")
+    table = _table("model", "px", "parameters", "GMACs", "tokens")
     for row in rows:
         figures = str(row["image"]), f"{row['params']:,}", f"{row['macs'] / 1e9:.2f}"
         table.add_row(row["name"], *figures, _steps(row["tokens"]))
