@@ -38,7 +38,7 @@ docs: $(VENV)/tested  ## code in the pages is the source's, links lead somewhere
 
 libraries: $(VENV)/tested  ## the default tests on torch and JAX too (CPU builds)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "torch==2.13.0" "jax>=0.5"
-	$(BIN)/python -m pytest -q --libraries torch,jax,jax-jit
+	$(BIN)/python -m pytest -q --libraries numpy,numpy-readonly,strict,torch,jax,jax-jit
 
 oracle:  ## timm's and transformers' own modules against ours; several GB of packages
 	$(PYTHON) -m venv $(ORACLE)

@@ -1,8 +1,8 @@
 """Array libraries under test: every test that takes `lib` runs on each of them.
 
 NumPy, NumPy with read-only inputs and array-api-strict are always there. torch and JAX (eagerly and under jit) join
-where they are installed; `--libraries` says which must be there, and fails where one is missing. CuPy runs behind the
-marker `gpu`.
+where they are installed; `--libraries` names exactly those to test, and fails where one is missing. CuPy runs behind
+the marker `gpu`.
 """
 
 import importlib.util
@@ -82,15 +82,23 @@ def _make(name: str) -> Library:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--libraries", default="", help="array libraries that must be tested, separated by commas; missing ones fail")
+    parser.addoption(
+        "--libraries",
+        default="",
+        help="array libraries to test, separated by commas; a missing one is an error (default: all installed)",
+    )
 
 
 def installed() -> list[str]:
     return [*ALWAYS, *(name for name, module in OPTIONAL.items() if importlib.util.find_spec(module))]
 
 
+def chosen(config: pytest.Config) -> list[str]:
+    return [name for name in config.getoption("--libraries").split(",") if name] or installed()
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    wanted = [name for name in config.getoption("--libraries").split(",") if name]
+    wanted = chosen(config)
     missing = [name for name in wanted if name not in installed()]
     if missing:
         raise pytest.UsageError(f"--libraries asks for {', '.join(missing)}, which is not installed")
@@ -99,7 +107,9 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "lib" in metafunc.fixturenames:
         marks = {"cupy": [pytest.mark.gpu]}
-        metafunc.parametrize("lib", [pytest.param(name, marks=marks.get(name, [])) for name in installed()], indirect=True)
+        metafunc.parametrize(
+            "lib", [pytest.param(name, marks=marks.get(name, [])) for name in chosen(metafunc.config)], indirect=True
+        )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
