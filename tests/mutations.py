@@ -32,7 +32,7 @@ MUTATIONS = [  # trap, what the port does instead, file, source, mutant
     ("5", "the fused token divided by the sum of attentions", "evit.py", "    return narrow(xp.sum(widen(tokens) * widen(scores)[:, :, None], axis=1, keepdims=True), tokens)", "    total = xp.sum(widen(tokens) * widen(scores)[:, :, None], axis=1, keepdims=True)\n    return narrow(total / xp.sum(widen(scores), axis=1)[:, None, None], tokens)"),
     ("5", "the plain mean fused", "evit.py", "xp.sum(widen(tokens) * widen(scores)[:, :, None], axis=1, keepdims=True)", "xp.mean(widen(tokens), axis=1, keepdims=True)"),
     ("6", "the fused token never competes", "evit.py", "order = ops.rank(scores)", "order = ops.rank(scores if scores.shape[1] % 2 == 0 else namespace(scores).concat([scores[:, :-1], scores[:, -1:] - 9.0], axis=1))"),
-    ("7", "a fused token of nothing is added", "vit.py", "    if count < x.shape[1] - special:", "    if count <= x.shape[1] - special and config.keep_rates[0] != 2 and count < 17:"),
+    ("7", "a fused token of nothing is added", "vit.py", "    if count < x.shape[1] - special:", "    if count <= x.shape[1] - special:"),
     ("8", "a rate at the call reorganizes every block", "evit.py", "(rate if mine < 1 else 1.0)", "rate"),
     ("8", "tokens given once prune the drop_loc blocks only", "evit.py", "wanted = self.tokens[block]", "wanted = self.tokens[block] if self.rates[block] < 1 else None"),
     ("9", "EViT's positions resampled with antialiasing", "names.py", '"modules": "official", "antialias": False}', '"modules": "official", "antialias": True}'),
@@ -67,8 +67,8 @@ MUTATIONS = [  # trap, what the port does instead, file, source, mutant
     ("27", "bilinear with antialiasing for the images", "embedded.py", '"bilinear", antialias=False', '"bilinear", antialias=True'),
     ("29", "batch norm's output recorded after ReLU", "shunted.py", 'x = net.relu(f"{path}.conv.{position + 2}", net.batch_norm(f"{path}.conv.{position + 1}", x))', 'x = net.relu(f"{path}.conv.{position + 2}", net.batch_norm(f"{path}.conv.{position + 1}", x))\n        net.trace(f"{path}.conv.{position + 1}", x)'),
     ("30", "reorganized tokens not left out of the count", "costs.py", "patches = patches if count == patches else count + config.fuse_token", "patches = patches"),
-    ("-", "queries, keys and values exchanged", "vit.py", "queries, keys, values = split_heads", "keys, queries, values = split_heads"),
-    ("-", "rows and columns of the feature maps exchanged", "ops/layout.py", "(tokens.shape[0], tokens.shape[2], *grid)", "(tokens.shape[0], tokens.shape[2], *grid[::-1])"),
+    ("any", "queries, keys and values exchanged", "vit.py", "queries, keys, values = split_heads", "keys, queries, values = split_heads"),
+    ("any", "rows and columns of the feature maps exchanged", "ops/layout.py", "(tokens.shape[0], tokens.shape[2], *grid)", "(tokens.shape[0], tokens.shape[2], *grid[::-1])"),
 ]  # fmt: skip
 
 
