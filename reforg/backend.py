@@ -46,7 +46,7 @@ def installed() -> dict[str, EntryPoint]:
 def load(name: str) -> Backend:
     """The backend of that name, imported; BackendError where it, or the framework it stands on, is missing."""
     points = installed()
-    if name not in points:
+    if not isinstance(name, str) or name not in points:
         known = sorted(points)
         raise BackendError(f"there is no backend {name!r}{nearest(str(name), known)} (installed: {', '.join(known) or 'none'})")
     try:
@@ -54,6 +54,8 @@ def load(name: str) -> Backend:
     except ImportError as error:
         missing = error.name or name
         raise BackendError(f"backend {name!r} needs the package {missing!r}: pip install 'reforg[{name}]'") from error
+    except Exception as error:  # whatever a framework's start can raise
+        raise BackendError(f"backend {name!r} cannot be loaded: {_reason(error)}") from error
     return backend
 
 
@@ -72,6 +74,16 @@ def convert(backend: Backend, value: Any, dtype: str, device: Any, what: str) ->
         return backend.asarray(value, backend.dtype(dtype), device)
     except REFUSALS as error:
         raise BackendError(f"{what} cannot be brought to backend {backend.name!r} as {dtype}: {_reason(error)}") from error
+
+
+def exported(value: Any) -> Any:
+    """`value`, or a NumPy view of it where it has only the buffer protocol (a memoryview, an array.array)."""
+    if hasattr(value, "dtype"):
+        return value
+    try:
+        return np.asarray(memoryview(value))
+    except (TypeError, ValueError, NotImplementedError):
+        return value
 
 
 def _reason(error: Exception) -> str:

@@ -1,7 +1,9 @@
 """What makes one model differ from another, as frozen values; every impossible value is a ConfigError that says why."""
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 from reforg.errors import ConfigError
@@ -46,7 +48,7 @@ class VitConfig:
 
     def __post_init__(self) -> None:
         for name in ("patch_size", "in_chans", "embed_dim", "depth", "num_heads"):
-            _check_count(name, getattr(self, name), 1)
+            check_count(name, getattr(self, name), 1)
         _check_common(self)
         for name in ("img_size", "keep_rate", "drop_loc", "tokens"):
             _freeze(self, name)
@@ -66,6 +68,8 @@ class VitConfig:
             raise ConfigError(f"embed_dim {self.embed_dim} does not divide into num_heads {self.num_heads}")
         if any(side % self.patch_size for side in self.image_shape):
             raise ConfigError(f"img_size {self.img_size} does not divide into patches of {self.patch_size} pixels")
+        if self.hidden_dim < 1:
+            raise ConfigError(f"mlp_ratio {self.mlp_ratio} leaves no hidden layer beside embed_dim {self.embed_dim}")
         if self.distilled and self.global_pool != "token":
             raise ConfigError("distilled models read their two tokens: global_pool must be 'token'")
         if self.stem == "hmlp" and (self.patch_size != 16 or self.embed_dim % 4):
@@ -77,8 +81,8 @@ class VitConfig:
     def _check_schedule(self) -> None:
         if len(set(self.drop_loc)) != len(self.drop_loc):
             raise ConfigError(f"drop_loc names a block twice: {self.drop_loc}")
-        rates = self.keep_rates
-        if any(rate < 1 for rate in rates) and not isinstance(self.keep_rate, tuple):
+        (*_, rate) = checked_rates(self.keep_rate, self.depth)
+        if not isinstance(self.keep_rate, tuple) and rate is not None and rate < 1:
             outside = [block for block in self.drop_loc if block not in range(self.depth)]
             if outside:
                 raise ConfigError(
@@ -155,8 +159,8 @@ class ShuntedConfig:
     norm_eps: float = 1e-6
 
     def __post_init__(self) -> None:
-        _check_count("in_chans", self.in_chans, 1)
-        _check_count("num_conv", self.num_conv, 0)
+        check_count("in_chans", self.in_chans, 1)
+        check_count("num_conv", self.num_conv, 0)
         _check_common(self)
         _freeze(self, "img_size")
         _check_choice("qkv_bias", self.qkv_bias, (True, False))
@@ -166,9 +170,15 @@ class ShuntedConfig:
             if not isinstance(values, tuple) or len(values) != 4:
                 raise ConfigError(f"{name} wants one value for each of the 4 stages, got {values!r}")
             for value in values:
-                _check_number(name, value) if name == "mlp_ratios" else _check_count(name, value, 1)
+                _check_number(name, value) if name == "mlp_ratios" else check_count(name, value, 1)
         for stage, (width, heads, ratio) in enumerate(zip(self.embed_dims, self.num_heads, self.sr_ratios, strict=True), 1):
             _check_stage(stage, width, heads, ratio)
+        for stage in range(4):
+            if self.hidden_dim(stage) < 1:
+                raise ConfigError(
+                    f"stage {stage + 1}: mlp_ratios {self.mlp_ratios[stage]} leaves no hidden layer beside "
+                    f"embed_dims {self.embed_dims[stage]}"
+                )
 
     @property
     def image_shape(self) -> tuple[int, int]:
@@ -198,7 +208,7 @@ def per_block(value: Any, depth: int, name: str) -> tuple[Any, ...]:
     if name == "tokens":
         for count in values:
             if count is not None:
-                _check_count("tokens", count, 1)
+                check_count("tokens", count, 1)
     return values
 
 
@@ -206,26 +216,28 @@ def checked_rates(value: Any, depth: int) -> tuple[float | None, ...]:
     """Keep rates for every block, each in (0, 1]; None leaves a block to its own rate."""
     rates = per_block(value, depth, "keep_rate")
     for rate in rates:
-        if rate is not None and (isinstance(rate, bool | str) or not _is_number(rate) or not 0 < rate <= 1):
+        if rate is not None and (not _is_number(rate) or not 0 < rate <= 1):
             raise ConfigError(f"keep_rate must lie in (0, 1], got {rate!r}")
     return tuple(None if rate is None else float(rate) for rate in rates)
 
 
 def _is_number(value: Any) -> bool:
-    try:
-        return bool(float(value) == value)
-    except (TypeError, ValueError):
-        return False
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def _check_common(config: Any) -> None:
-    _check_count("num_classes", config.num_classes, 0)
-    sides = config.img_size if isinstance(config.img_size, list | tuple) else (config.img_size,) * 2
-    if len(sides) != 2:
-        raise ConfigError(f"img_size wants one number or (height, width), got {config.img_size!r}")
-    for side in sides:
-        _check_count("img_size", side, 1)
+    check_count("num_classes", config.num_classes, 0)
+    check_size(config.img_size)
     _check_number("norm_eps", config.norm_eps)
+
+
+def check_size(value: Any) -> None:
+    """Refuse what is no img_size: one whole number of pixels, or (height, width)."""
+    sides = value if isinstance(value, list | tuple) else (value,) * 2
+    if len(sides) != 2:
+        raise ConfigError(f"img_size wants one number or (height, width), got {value!r}")
+    for side in sides:
+        check_count("img_size", side, 1)
 
 
 def _check_stage(stage: int, width: int, heads: int, ratio: int) -> None:
@@ -238,18 +250,23 @@ def _check_stage(stage: int, width: int, heads: int, ratio: int) -> None:
         )
 
 
-def _check_count(name: str, value: Any, least: int) -> None:
-    if isinstance(value, bool) or not hasattr(value, "__index__") or value < least:
+def check_count(name: str, value: Any, least: int) -> None:
+    """Refuse what is no whole number of at least `least`."""
+    try:
+        whole = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        whole = None
+    if whole is None or whole < least:
         raise ConfigError(f"{name} must be a whole number of at least {least}, got {value!r}")
 
 
 def _check_number(name: str, value: Any) -> None:
-    if isinstance(value, bool | str) or not _is_number(value) or not 0 < value < float("inf"):
+    if not _is_number(value) or not 0 < value < float("inf"):
         raise ConfigError(f"{name} must be a positive number, got {value!r}")
 
 
 def _check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:
-    if not any(value is choice or (value == choice and type(value) is type(choice)) for choice in choices):
+    if not any(value is choice or (type(value) is type(choice) and value == choice) for choice in choices):
         raise ConfigError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
 
 
@@ -263,4 +280,4 @@ def _freeze(config: Any, name: str) -> None:
         if not isinstance(blocks, tuple):
             raise ConfigError(f"drop_loc wants the numbers of blocks, counted from 0, got {blocks!r}")
         for block in blocks:
-            _check_count("drop_loc", block, 0)
+            check_count("drop_loc", block, 0)

@@ -7,10 +7,10 @@ products; norms, softmax, biases and GELU do not count.
 from dataclasses import dataclass, replace
 from typing import Any
 
-from reforg.config import Config, ShuntedConfig, VitConfig
+from reforg.config import Config, ShuntedConfig, VitConfig, check_count, check_size
 from reforg.errors import ShapeError
 from reforg.evit import Schedule
-from reforg.names import build_config
+from reforg.names import build_config, check_settings
 from reforg.parameters import num_params
 
 
@@ -29,9 +29,13 @@ class Cost:
 
 def cost(model: Any, img_size: int | tuple[int, int] | None = None, batch: int = 1, **config: Any) -> Cost:
     """The cost of a model, or of a name with any fields of its config, for images of `img_size` (the config's unless given)."""
+    if hasattr(model, "config"):
+        check_settings(model.name, model.config, config)
     settings: Config = replace(model.config, **config) if hasattr(model, "config") else build_config(model, **config)
+    check_count("batch", batch, 1)
     side = settings.image_shape if img_size is None else img_size
-    size = side if isinstance(side, tuple) else (side, side)
+    check_size(side)
+    size = (side[0], side[1]) if isinstance(side, list | tuple) else (side, side)
     by_block, tokens = _vit(settings, size) if isinstance(settings, VitConfig) else _shunted(settings, size)
     by_block = {name: batch * macs for name, macs in by_block.items()}
     return Cost(num_params(settings), sum(by_block.values()), by_block, tokens)
@@ -71,23 +75,31 @@ def _shunted(config: ShuntedConfig, size: tuple[int, int]) -> tuple[dict[str, in
         if stage == 0:
             half = ((grid[0] - 1) // 2 + 1, (grid[1] - 1) // 2 + 1)
             grid = (half[0] // 2, half[1] // 2)
+            _check_covered(f"patch_embed1.conv.{3 * config.num_conv + 3}", half, 2)
             count = half[0] * half[1] * (49 * config.in_chans + 9 * width * config.num_conv) * width
             macs["patch_embed1"] = count + grid[0] * grid[1] * 4 * width * width
         else:
             grid = ((grid[0] - 1) // 2 + 1, (grid[1] - 1) // 2 + 1)
             macs[f"patch_embed{stage + 1}"] = grid[0] * grid[1] * 9 * width * config.embed_dims[stage - 1]
         for number in range(config.depths[stage]):
-            macs[f"block{stage + 1}.{number}"] = _shunted_block(config, stage, grid)
+            macs[f"block{stage + 1}.{number}"] = _shunted_block(config, stage, grid, f"block{stage + 1}.{number}.attn")
         tokens[f"stage{stage + 1}"] = grid[0] * grid[1]
     return macs | ({"head": width * config.num_classes} if config.num_classes else {}), tokens
 
 
-def _shunted_block(config: ShuntedConfig, stage: int, grid: tuple[int, int]) -> int:
+def _shunted_block(config: ShuntedConfig, stage: int, grid: tuple[int, int], path: str) -> int:
     width, hidden, reductions = config.embed_dims[stage], config.hidden_dim(stage), config.reductions(stage)
     queries, group = grid[0] * grid[1], width // len(config.reductions(stage))
     macs = 2 * queries * width * width  # queries and the projection
-    for ratio in reductions:
+    for branch, ratio in enumerate(reductions, 1):
+        _check_covered(f"{path}.sr{branch}", grid, ratio)
         keys = (grid[0] // ratio) * (grid[1] // ratio)
         merged = keys * width * width * ratio * ratio if len(reductions) > 1 else 0
         macs += merged + keys * 2 * group * width + 9 * keys * group + 2 * queries * keys * group
     return macs + queries * hidden * (2 * width + 9)
+
+
+def _check_covered(path: str, grid: tuple[int, int], ratio: int) -> None:
+    """The forward pass refuses such an image, so it has no cost."""
+    if min(grid) < ratio:
+        raise ShapeError(f"shunted: {path} gets {grid[0]}x{grid[1]} and would leave nothing; the image is too small")

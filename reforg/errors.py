@@ -34,5 +34,5 @@ class ImageError(ReforgError):
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """'; did you mean X?' for the known word nearest to `word`, or an empty string."""
-    found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f"; did you mean {found[0]}?" if found else ""

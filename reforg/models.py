@@ -7,10 +7,10 @@ from typing import Any
 from reforg import embedded, parameters, shunted, vit
 from reforg import weights as weight_files
 from reforg.arrays import Array, namespace
-from reforg.backend import Backend, check, convert, load
+from reforg.backend import Backend, check, convert, exported, load
 from reforg.config import Config, ShuntedConfig, VitConfig
 from reforg.errors import BackendError, ConfigError, DtypeError, ImageError, ShapeError, WeightsError, nearest
-from reforg.names import EMBEDDED, FIXED, build_config, resolve
+from reforg.names import EMBEDDED, build_config, check_settings, resolve
 from reforg.ops import REFERENCE, Ops, Recorder, Trace, untraced
 
 DTYPES = ("float64", "float32", "float16", "bfloat16")
@@ -37,9 +37,9 @@ def create_model(
     """
     listed = resolve(name)
     settings = build_config(name, **config)
-    if ops not in ("auto", "reference"):
+    if not isinstance(ops, str) or ops not in ("auto", "reference"):
         raise ConfigError(f"ops must be 'auto' or 'reference', got {ops!r}")
-    if dtype not in DTYPES:
+    if not isinstance(dtype, str) or dtype not in DTYPES:
         raise BackendError(f"there is no dtype {dtype!r}{nearest(str(dtype), DTYPES)} (known: {', '.join(DTYPES)})")
     runner = load(backend)
     check(runner, dtype, device)
@@ -112,7 +112,9 @@ class Model:
 
         names: fnmatch patterns of those to keep; one that matches nothing is a ConfigError.
         """
-        patterns = [names] if isinstance(names, str) else None if names is None else list(names)
+        patterns = [names] if isinstance(names, str) else names
+        if patterns is not None and not (isinstance(patterns, list | tuple) and all(isinstance(p, str) for p in patterns)):
+            raise ConfigError(f"{self.name}: names must be a pattern or several, as text, got {names!r}")
         recorder = Recorder(patterns)
         self._forward(self._weights, self._checked(images, check_finite), REFERENCE, keep_rate, tokens, recorder)
         if recorder.unmatched:
@@ -123,10 +125,7 @@ class Model:
 
     def with_config(self, **settings: Any) -> "Model":
         """The same model with fields of its config changed; weights are shared, positions resampled where img_size asks for it."""
-        allowed = [field for field in self.config.__dataclass_fields__ if field not in FIXED]
-        for setting in settings:
-            if setting not in allowed:
-                raise ConfigError(f"{self.name} has no setting {setting!r}{nearest(setting, allowed)}")
+        check_settings(self.name, self.config, settings)
         config = replace(self.config, **settings)
         weights = self.weights
         if isinstance(self.config, VitConfig) and isinstance(config, VitConfig) and config.grid != self.config.grid:
@@ -174,7 +173,9 @@ class Model:
 
     def _checked(self, images: Any, check_finite: bool | None) -> Array:
         """The images as an array of the backend, or the error that says what is wrong with them."""
-        dtype = str(getattr(images, "dtype", ""))
+        images = exported(images)
+        dtype = getattr(images, "dtype", "")
+        dtype = str(getattr(dtype, "name", dtype))  # of NumPy's, the name without the byte order
         if not hasattr(images, "shape") or not dtype:
             raise DtypeError(
                 f"{self.name}: images must be an array (B, C, H, W), got {type(images).__name__}; see reforg.preprocess"

@@ -157,13 +157,15 @@ def timm_tags() -> dict[str, dict[str, dict[str, Any]]]:
 
 def list_models(pattern: str = "*") -> list[str]:
     """The names that match an fnmatch pattern, sorted; aliases and tags work in `create_model` but are not listed."""
+    if not isinstance(pattern, str):
+        raise ConfigError(f"list_models: the pattern must be a string such as 'deit3*', got {pattern!r}")
     return sorted(name for name in registry() if fnmatchcase(name, pattern))
 
 
 def resolve(name: str) -> str:
     """The listed name that a name, an alias or a tagged name stands for; ConfigError names the nearest right one."""
     plain = name.partition(".")[0] if isinstance(name, str) else name
-    plain = aliases().get(plain, (plain,))[0]
+    plain = aliases().get(plain, (plain,))[0] if isinstance(name, str) else plain
     if not isinstance(name, str) or plain not in registry():
         known = (*registry(), *aliases())
         raise ConfigError(f"there is no model {name!r}{nearest(str(name), known)}")
@@ -178,11 +180,16 @@ def build_config(name: str, **settings: Any) -> Config:
     if dot:
         values |= _tag_values(base, tag)
     kind = registry()[listed].config
+    check_settings(name, kind, settings)
+    return kind(**{**values, **settings})
+
+
+def check_settings(name: str, kind: Any, settings: Mapping[str, Any]) -> None:
+    """Refuse a setting that a config of that kind does not have, or that follows from the name alone."""
     allowed = [entry.name for entry in fields(kind) if entry.name not in FIXED]
     for setting in settings:
         if setting not in allowed:
             raise ConfigError(f"{name} has no setting {setting!r}{nearest(setting, allowed)}")
-    return kind(**{**values, **settings})
 
 
 def _tag_values(base: str, tag: str) -> dict[str, Any]:

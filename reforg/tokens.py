@@ -45,7 +45,9 @@ def token_map(trace: Mapping[str, Array]) -> dict[str, TokenMap]:
     drops tokens.
     Empty where nothing was dropped. ConfigError names an entry that is missing.
     """
-    blocks = [found[1] for name in trace if (found := re.fullmatch(r"(blocks\.\d+)\.kept", name))]
+    if not isinstance(trace, Mapping):
+        raise ConfigError(f"token_map wants the mapping that model.trace returns, got {type(trace).__name__}")
+    blocks = [found[1] for name in trace if isinstance(name, str) and (found := re.fullmatch(r"(blocks\.\d+)\.kept", name))]
     if not blocks:
         _entry(trace, "logits")  # a whole trace has one; a filtered one cannot tell that nothing was dropped
         return {}

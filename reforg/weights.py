@@ -63,6 +63,9 @@ def fit(weights: Mapping[str, Array], config: Config) -> dict[str, Array]:
 
     `num_batches_tracked`, which no forward pass reads, is the one entry that may be there or not.
     """
+    for name in weights:
+        if not isinstance(name, str):
+            raise WeightsError(f"weights: names must be text, got {name!r}")
     found = respell({name: value for name, value in weights.items() if not name.endswith("num_batches_tracked")}, config)
     wanted = shapes(config)
     if isinstance(config, VitConfig) and "pos_embed" in found:
@@ -73,6 +76,9 @@ def fit(weights: Mapping[str, Array], config: Config) -> dict[str, Array]:
         _listed("wrongly shaped", [
             f"{name} {_shape(found[name])} instead of {shape}"
             for name, shape in wanted.items() if name in found and _shape(found[name]) != shape
+        ]),
+        _listed("not of a real dtype", [
+            f"{name} {found[name].dtype}" for name in wanted if name in found and not _real(found[name])
         ]),
     ]  # fmt: skip
     if any(complaints):
@@ -92,7 +98,7 @@ def _fit_positions(table: Array, config: VitConfig, wanted: tuple[int, ...]) -> 
     """Positions of a square grid of another size, resampled in float64; anything else as it is."""
     special = 0 if config.no_embed_class else config.num_special
     shape = _shape(table)
-    if shape == wanted or len(shape) != 3 or shape[2] != wanted[2]:
+    if shape == wanted or not _real(table) or len(shape) != 3 or shape[2] != wanted[2]:
         return table
     side = round((shape[1] - special) ** 0.5) if shape[1] > special else 0
     if side < 1 or side * side != shape[1] - special:
@@ -118,3 +124,8 @@ def _shape(value: Any) -> tuple[int, ...]:
 def _listed(what: str, names: list[str]) -> str:
     rest = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
     return f"{len(names)} {what} ({', '.join(names[:LISTED])}{rest})" if names else ""
+
+
+def _real(value: Any) -> bool:
+    """Whether an array's dtype is one of real numbers, whichever library's it is."""
+    return any(word in str(value.dtype) for word in ("float", "int", "bool")) or str(value.dtype)[1:] in ("f2", "f4", "f8")

@@ -112,13 +112,25 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         )
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests marked `gpu` run where a CUDA device answers, and say why they do not elsewhere."""
+ABSENT = {("lib", "strict", "float16"), ("backend", "cupy", "bfloat16")}
+"""Dtypes that a library does not have: the standard knows no float16, and CuPy's bfloat16 is partial and not offered."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out dtypes that a library does not have; tests marked `gpu` say why they do not run where no device answers."""
+    impossible = [item for item in items if any(_asks_for(item, *absent) for absent in ABSENT)]
+    config.hook.pytest_deselected(items=impossible)
+    items[:] = [item for item in items if item not in impossible]
     marked = [item for item in items if item.get_closest_marker("gpu")]
     reason = _no_gpu() if marked else ""
     for item in marked:
         if reason:
             item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _asks_for(item: pytest.Item, role: str, name: str, dtype: str) -> bool:
+    params = getattr(getattr(item, "callspec", None), "params", {})
+    return params.get(role) == name and params.get("dtype") == dtype
 
 
 def _no_gpu() -> str:

@@ -348,8 +348,6 @@ MODELS = {
 
 @pytest.mark.parametrize("case", MODELS)
 def test_every_library_computes_the_same_model(lib, case):
-    if lib.name == "jax":
-        pytest.skip("jax-jit is here; compiling operation by operation takes long")
     name, changed, side = MODELS[case]
     model = micro(name, **changed)
     np.testing.assert_allclose(logits(lib, model, pictures(1, side=side)), model(pictures(1, side=side)), **EXACT)

@@ -109,7 +109,7 @@ class TestTokenReorganization:
         dropped = tiny(keep_rate=1.0, fuse_token=False).trace(images(), tokens=6)
         assert [name for name in dropped if name.endswith(".kept")] == ["blocks.0.kept"], "then all that arrive are kept"
         with pytest.raises(ConfigError, match=r"blocks\.1: tokens=9, but only 6 tokens arrive there"):
-            tiny(fuse_token=False)(images(), tokens=[6, 9, None])
+            tiny(keep_rate=1.0, fuse_token=False)(images(), tokens=[6, 9, None])
 
     def test_distilled_models_keep_both_special_tokens_and_score_patches_only(self):
         model = tiny("deit_small_distilled_patch16_224", keep_rate=0.25, drop_loc=(1,), fuse_token=False)
@@ -202,7 +202,7 @@ class TestBlocks:
             "shunted_t",
         ):
             assert build_config(name).norm_eps == 1e-6
-        model = tiny(depth=1)
+        model = tiny(depth=1, keep_rate=1.0)
         trace = model.trace(images() * 1e-4)
         x, gain, shift = (trace["embedded"], model.weights["blocks.0.norm1.weight"], model.weights["blocks.0.norm1.bias"])
         wanted = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6) * gain + shift

@@ -64,11 +64,6 @@ def gelu(x: Any) -> Any:
     return jax.nn.gelu(x.astype(wide), approximate=False).astype(x.dtype)
 
 
-def softmax(x: Any) -> Any:
-    """[..., N] -> [..., N]."""
-    return jax.nn.softmax(x.astype(jnp.promote_types(x.dtype, jnp.float32)), axis=-1).astype(x.dtype)
-
-
 def conv2d(x: Any, weight: Any, bias: Any = None, stride: int = 1, padding: int = 0, groups: int = 1) -> Any:
     """[B, C, H, W], [O, C / groups, kh, kw] -> [B, O, H', W']."""
     wide = jnp.promote_types(x.dtype, jnp.float32)
@@ -94,7 +89,6 @@ ops = REFERENCE.replaced(
         "linear": linear,
         "attention": attention,
         "gelu": gelu,
-        "softmax": softmax,
         "conv2d": conv2d,
         "depthwise_conv2d": depthwise_conv2d,
     },

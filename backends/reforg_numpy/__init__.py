@@ -6,7 +6,7 @@ import array_api_compat
 import array_api_compat.numpy
 import numpy as np
 
-from reforg.ops import REFERENCE, gelu
+from reforg.ops import REFERENCE, gelu, matmul
 
 name = "numpy"
 namespace = array_api_compat.numpy
@@ -38,7 +38,8 @@ def asarray(value: Any, dtype: Any, device: Any) -> Any:
             library = array_api_compat.array_namespace(value)
             value = library.astype(value, library.float32)
         value = np.from_dlpack(value)
-    return np.asarray(value).astype(dtype, copy=False)
+    with np.errstate(over="ignore"):  # what is beyond the dtype becomes infinity, and is then refused as such
+        return np.asarray(value).astype(dtype, copy=False)
 
 
 def to_numpy(array: Any) -> Any:
@@ -64,4 +65,10 @@ def softmax(x: Any) -> Any:
     return powers.astype(x.dtype, copy=False)
 
 
-ops = REFERENCE.replaced("numpy", {"gelu": blocked_gelu, "softmax": softmax})
+def attention(queries: Any, keys: Any, values: Any, scale: float, trace: Any = None) -> tuple[Any, Any]:  # noqa: ARG001
+    """[B, H, N, D], [B, H, M, D] twice -> context [B, H, N, D], probabilities [B, H, N, M]."""
+    probabilities = softmax(matmul(queries, np.matrix_transpose(keys), scale))
+    return matmul(probabilities, values), probabilities
+
+
+ops = REFERENCE.replaced("numpy", {"gelu": blocked_gelu, "attention": attention})

@@ -40,7 +40,7 @@ def _native(value: Any) -> Any:
     """What torch.from_numpy takes without a warning: writable, contiguous, of a dtype that torch can read."""
     if value.dtype.name == "bfloat16":
         value = value.astype(np.float32)
-    return np.require(value, requirements=["C", "W"])
+    return np.require(value, value.dtype.newbyteorder("="), ["C", "W"])
 
 
 def to_numpy(array: torch.Tensor) -> Any:
@@ -78,7 +78,6 @@ ops = REFERENCE.replaced(
         "batch_norm": batch_norm,
         "gelu": functional.gelu,
         "relu": functional.relu,
-        "softmax": lambda x: torch.softmax(x, dim=-1),
         "attention": attention,
         "conv2d": functional.conv2d,
         "depthwise_conv2d": depthwise_conv2d,

@@ -27,7 +27,6 @@ class Ops:
     batch_norm: Callable[..., Any] = basic.batch_norm
     gelu: Callable[..., Any] = basic.gelu
     relu: Callable[..., Any] = basic.relu
-    softmax: Callable[..., Any] = basic.softmax
     attention: Callable[..., Any] = basic.attention
     conv2d: Callable[..., Any] = conv.conv2d
     depthwise_conv2d: Callable[..., Any] = conv.depthwise_conv2d
