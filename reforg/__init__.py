@@ -15,6 +15,7 @@ from reforg.errors import (
 
 if TYPE_CHECKING:
     from reforg.costs import Cost, cost
+    from reforg.embedded import preprocess
     from reforg.models import Model, create_model
     from reforg.names import list_models
     from reforg.tokens import TokenMap, token_map
@@ -23,11 +24,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 _LAZY = {
     "Cost": "costs", "cost": "costs", "Model": "models", "create_model": "models", "list_models": "names",
-    "TokenMap": "tokens", "token_map": "tokens", "load_weights": "weights",
+    "TokenMap": "tokens", "token_map": "tokens", "load_weights": "weights", "preprocess": "embedded",
 }  # fmt: skip
 __all__ = [
     "BackendError", "ConfigError", "Cost", "DtypeError", "ImageError", "Model", "ReforgError", "ShapeError", "TokenMap",
-    "WeightsError", "cost", "create_model", "list_models", "load_weights", "token_map",
+    "WeightsError", "cost", "create_model", "list_models", "load_weights", "preprocess", "token_map",
 ]  # fmt: skip
 
 

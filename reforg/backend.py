@@ -53,7 +53,7 @@ def load(name: str) -> Backend:
         backend: Backend = points[name].load()
     except ImportError as error:
         missing = error.name or name
-        raise BackendError(f"backend {name!r} needs the package {missing!r}: pip install 'reforg[{name}]'") from error
+        raise BackendError(f"backend {name!r} needs the package {missing!r}, which is not installed") from error
     except Exception as error:  # whatever a framework's start can raise
         raise BackendError(f"backend {name!r} cannot be loaded: {_reason(error)}") from error
     return backend
@@ -74,16 +74,6 @@ def convert(backend: Backend, value: Any, dtype: str, device: Any, what: str) ->
         return backend.asarray(value, backend.dtype(dtype), device)
     except REFUSALS as error:
         raise BackendError(f"{what} cannot be brought to backend {backend.name!r} as {dtype}: {_reason(error)}") from error
-
-
-def exported(value: Any) -> Any:
-    """`value`, or a NumPy view of it where it has only the buffer protocol (a memoryview, an array.array)."""
-    if hasattr(value, "dtype"):
-        return value
-    try:
-        return np.asarray(memoryview(value))
-    except (TypeError, ValueError, NotImplementedError):
-        return value
 
 
 def _reason(error: Exception) -> str:

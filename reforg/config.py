@@ -68,7 +68,7 @@ class VitConfig:
             raise ConfigError(f"embed_dim {self.embed_dim} does not divide into num_heads {self.num_heads}")
         if any(side % self.patch_size for side in self.image_shape):
             raise ConfigError(f"img_size {self.img_size} does not divide into patches of {self.patch_size} pixels")
-        if self.hidden_dim < 1:
+        if not 1 <= self.embed_dim * self.mlp_ratio < 2**31:
             raise ConfigError(f"mlp_ratio {self.mlp_ratio} leaves no hidden layer beside embed_dim {self.embed_dim}")
         if self.distilled and self.global_pool != "token":
             raise ConfigError("distilled models read their two tokens: global_pool must be 'token'")
@@ -85,9 +85,8 @@ class VitConfig:
         if not isinstance(self.keep_rate, tuple) and rate is not None and rate < 1:
             outside = [block for block in self.drop_loc if block not in range(self.depth)]
             if outside:
-                raise ConfigError(
-                    f"drop_loc {outside[0]} is not a block of a model with depth {self.depth} (0 to {self.depth - 1})"
-                )
+                blocks = f"blocks 0 to {self.depth - 1}"
+                raise ConfigError(f"drop_loc {self.drop_loc} does not fit depth {self.depth}, {blocks}: give drop_loc too")
         per_block(self.tokens, self.depth, "tokens")
 
     @property

@@ -29,9 +29,7 @@ class Cost:
 
 def cost(model: Any, img_size: int | tuple[int, int] | None = None, batch: int = 1, **config: Any) -> Cost:
     """The cost of a model, or of a name with any fields of its config, for images of `img_size` (the config's unless given)."""
-    if hasattr(model, "config"):
-        check_settings(model.name, model.config, config)
-    settings: Config = replace(model.config, **config) if hasattr(model, "config") else build_config(model, **config)
+    settings = _settings(model, config)
     check_count("batch", batch, 1)
     side = settings.image_shape if img_size is None else img_size
     check_size(side)
@@ -39,6 +37,15 @@ def cost(model: Any, img_size: int | tuple[int, int] | None = None, batch: int =
     by_block, tokens = _vit(settings, size) if isinstance(settings, VitConfig) else _shunted(settings, size)
     by_block = {name: batch * macs for name, macs in by_block.items()}
     return Cost(num_params(settings), sum(by_block.values()), by_block, tokens)
+
+
+def _settings(model: Any, changes: dict[str, Any]) -> Config:
+    """The config of a model or of a name, or a config itself, with some fields changed."""
+    own = getattr(model, "config", model)
+    if not isinstance(own, VitConfig | ShuntedConfig):
+        return build_config(model, **changes)
+    check_settings(getattr(model, "name", own.family), own, changes)
+    return replace(own, **changes)
 
 
 def _vit(config: VitConfig, size: tuple[int, int]) -> tuple[dict[str, int], dict[str, int]]:

@@ -59,11 +59,11 @@ def run(
     for name in EMBEDDED:
         report(f"{name}: {len(pixels)} images")
         model = create_model(name, backend=backend, dtype=dtype, device=device)
-        answers[name], seconds = classify(model, embedded.preprocess(name, pixels), batch_size)
+        answers[name], seconds = classify(model, embedded.preprocess(pixels, name), batch_size)
         rows.append(_row(model, float(np.mean(answers[name].argmax(axis=1) == labels)), len(pixels) / seconds))
     report("picture")
     shown = first_of_each_class(labels)
-    trace = create_model("evit_fmnist").trace(embedded.preprocess("evit_fmnist", pixels[shown]))
+    trace = create_model("evit_fmnist").trace(embedded.preprocess(pixels[shown], "evit_fmnist"))
     chosen = {name: logits[shown] for name, logits in answers.items()}
     drawing.draw(picture, pixels[shown], labels[shown], chosen, token_map(trace))
     return Results(len(pixels), model.backend.version(), dtype, rows, str(picture))

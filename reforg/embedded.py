@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from reforg.errors import ConfigError, DtypeError, ShapeError
 from reforg.names import EMBEDDED
 from reforg.ops.resize import taps as resampling_taps
 
@@ -24,11 +25,20 @@ def test_images() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
     return data["images"], data["labels"]
 
 
-def preprocess(name: str, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """[N, 28, 28] -> [N, C, H, W] as that model was trained: scaled to [0, 1], resized, normalised, all in float32.
+def preprocess(pixels: npt.NDArray[np.uint8], model: Any) -> npt.NDArray[np.float32]:
+    """Grey pixels [N, 28, 28] of uint8 -> [N, C, H, W] as that model (or name) was trained, all in float32.
 
-    evit_fmnist, deit3_fmnist: (N, 1, 28, 28). shunted_fmnist: bilinear to 64x64, three equal channels.
+    For the models that bring their weights. Scaled to [0, 1] and normalised; evit_fmnist, deit3_fmnist: (N, 1, 28, 28);
+    shunted_fmnist: bilinear to 64x64 before that, three equal channels. ConfigError for any other model, ShapeError or
+    DtypeError for other pixels.
     """
+    name = model if isinstance(model, str) else getattr(model, "name", model)
+    if name not in EMBEDDED:
+        raise ConfigError(f"preprocess knows the models that bring their weights ({', '.join(EMBEDDED)}), not {name!r}")
+    if str(getattr(pixels, "dtype", "")) != "uint8":
+        raise DtypeError(f"preprocess takes pixels of uint8, got {getattr(pixels, 'dtype', type(pixels).__name__)}")
+    if pixels.ndim != 3 or pixels.shape[1:] != (28, 28):
+        raise ShapeError(f"preprocess: {name} takes grey pixels (N, 28, 28), got shape {pixels.shape}")
     images = pixels[:, None].astype(np.float32) / np.float32(255)
     if name != "shunted_fmnist":
         return (images - MEAN) / DEVIATION

@@ -67,14 +67,16 @@ class Schedule:
     """How many tokens each block keeps, from the config and the arguments of the call.
 
     The config decides which blocks reorganize: a rate given at the call replaces the rate of blocks whose own is
-    below 1 and no other. `tokens` gives the count itself, and prunes every block it is given for.
+    below 1 and no other. `tokens` gives the count itself, and prunes every block it is given for; None leaves a block to
+    the config, whose own `tokens` a rate at the call sets aside.
     """
 
     def __init__(self, config: VitConfig, keep_rate: object = None, tokens: object = None) -> None:
-        own = config.keep_rates
-        given = checked_rates(keep_rate, config.depth)
-        self.rates = tuple(mine if rate is None else (rate if mine < 1 else 1.0) for mine, rate in zip(own, given, strict=True))
-        self.tokens = per_block(config.tokens if tokens is None else tokens, config.depth, "tokens")
+        rates = zip(config.keep_rates, checked_rates(keep_rate, config.depth), strict=True)
+        self.rates = tuple(mine if rate is None else (rate if mine < 1 else 1.0) for mine, rate in rates)
+        own = per_block(config.tokens if keep_rate is None else None, config.depth, "tokens")
+        counts = zip(own, per_block(tokens, config.depth, "tokens"), strict=True)
+        self.tokens = tuple(mine if count is None else count for mine, count in counts)
 
     def count(self, block: int, candidates: int) -> int:
         """How many of the block's `candidates` go on; all of them means that nothing is reorganized."""

@@ -4,12 +4,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+import array_api_compat
+import numpy as np
+
 from reforg import embedded, parameters, shunted, vit
 from reforg import weights as weight_files
 from reforg.arrays import Array, namespace
-from reforg.backend import Backend, check, convert, exported, load
+from reforg.backend import Backend, check, convert, load
 from reforg.config import Config, ShuntedConfig, VitConfig
 from reforg.errors import BackendError, ConfigError, DtypeError, ImageError, ShapeError, WeightsError, nearest
+from reforg.host import exported
 from reforg.names import EMBEDDED, build_config, check_settings, resolve
 from reforg.ops import REFERENCE, Ops, Recorder, Trace, untraced
 
@@ -62,6 +66,7 @@ class Model:
         self.name = name
         self.config = config
         self._weights = dict(weights)
+        self._place = array_api_compat.device(next(iter(weights.values())))  # where images go, wherever they come from
         self.backend = backend
         self.dtype = dtype
         self.device = device
@@ -78,14 +83,20 @@ class Model:
         return self.apply(self._weights, self._checked(images, check_finite), keep_rate=keep_rate, tokens=tokens)
 
     def apply(self, weights: Mapping[str, Array], images: Array, *, keep_rate: Any = None, tokens: Any = None) -> Array:
-        """The pure function behind the call, for jit, autograd and tracers: no checks on values, no conversions.
+        """The pure function behind the call, for jit, autograd and tracers: shapes are checked, values never, nothing is converted.
 
         Arrays of any one Array API library do; those of another than the model's backend are computed by the reference.
         """
+        if not isinstance(weights, Mapping):
+            raise WeightsError(f"{self.name}: apply wants (weights, images), weights a mapping, got {type(weights).__name__}")
+        if missing := [name for name in self._weights if name not in weights]:
+            raise WeightsError(f"{self.name}: apply misses {len(missing)} weights, the first of them {missing[0]}")
         try:
             library = namespace(images, *weights.values())
         except TypeError as error:
             raise BackendError(f"{self.name}: images and weights must be arrays of one library; {error}") from error
+        self._check_dtype(images)
+        self._check_shape(tuple(images.shape))
         chosen = self._ops if library is self.backend.namespace else REFERENCE
         return self._forward(weights, images, chosen, keep_rate, tokens)
 
@@ -113,7 +124,8 @@ class Model:
         names: fnmatch patterns of those to keep; one that matches nothing is a ConfigError.
         """
         patterns = [names] if isinstance(names, str) else names
-        if patterns is not None and not (isinstance(patterns, list | tuple) and all(isinstance(p, str) for p in patterns)):
+        patterns = tuple(patterns) if isinstance(patterns, Iterable) else patterns
+        if patterns is not None and not (isinstance(patterns, tuple) and all(isinstance(p, str) for p in patterns)):
             raise ConfigError(f"{self.name}: names must be a pattern or several, as text, got {names!r}")
         recorder = Recorder(patterns)
         self._forward(self._weights, self._checked(images, check_finite), REFERENCE, keep_rate, tokens, recorder)
@@ -121,7 +133,7 @@ class Model:
             raise ConfigError(
                 f"{self.name} has no intermediate {recorder.unmatched[0]!r}{nearest(recorder.unmatched[0], recorder.seen)}"
             )
-        return recorder.values
+        return {name: _contiguous(value) for name, value in recorder.values.items()}
 
     def with_config(self, **settings: Any) -> "Model":
         """The same model with fields of its config changed; weights are shared, positions resampled where img_size asks for it."""
@@ -174,18 +186,9 @@ class Model:
     def _checked(self, images: Any, check_finite: bool | None) -> Array:
         """The images as an array of the backend, or the error that says what is wrong with them."""
         images = exported(images)
-        dtype = getattr(images, "dtype", "")
-        dtype = str(getattr(dtype, "name", dtype))  # of NumPy's, the name without the byte order
-        if not hasattr(images, "shape") or not dtype:
-            raise DtypeError(
-                f"{self.name}: images must be an array (B, C, H, W), got {type(images).__name__}; see reforg.preprocess"
-            )
-        if "float" not in dtype:
-            raise DtypeError(
-                f"{self.name}: images must be of a real floating dtype, got {dtype}; reforg.preprocess turns pixels into such"
-            )
+        self._check_dtype(images)
         self._check_shape(tuple(images.shape))
-        array = convert(self.backend, images, self.dtype, self.device, "images")
+        array = convert(self.backend, images, self.dtype, self._place, "images")
         xp = namespace(array)
         wanted = self.check_finite if check_finite is None else check_finite
         if wanted and not bool(xp.all(xp.isfinite(array))):
@@ -193,6 +196,18 @@ class Model:
                 f"{self.name}: images hold NaN or infinity (in {self.dtype}); check_finite=False computes them all the same"
             )
         return array
+
+    def _check_dtype(self, images: Any) -> None:
+        dtype = getattr(images, "dtype", "")
+        dtype = str(getattr(dtype, "name", dtype))  # of NumPy's, the name without the byte order
+        if not hasattr(images, "shape") or not dtype:
+            raise DtypeError(
+                f"{self.name}: images must be an array (B, C, H, W), got {type(images).__name__}; reforg.preprocess makes such"
+            )
+        if "float" not in dtype:
+            raise DtypeError(
+                f"{self.name}: images must be of a real floating dtype, got {dtype}; reforg.preprocess turns pixels into such"
+            )
 
     def _check_shape(self, shape: tuple[int, ...]) -> None:
         config = self.config
@@ -205,3 +220,8 @@ class Model:
             height, width, patch = *shape[2:], config.patch_size
             if height % patch or width % patch or not height or not width:
                 raise ShapeError(f"{self.name}: image {height}x{width} does not divide into {patch}x{patch} patches")
+
+
+def _contiguous(value: Array) -> Array:
+    """A NumPy array in C order: writers of files (safetensors') store its memory as it lies, and order matters to them."""
+    return np.ascontiguousarray(value) if isinstance(value, np.ndarray) else value

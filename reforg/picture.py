@@ -29,7 +29,7 @@ def check_target(path: Path) -> None:
     if not path.parent.is_dir():
         raise ImageError(f"picture: there is no folder {str(path.parent)!r}")
     if path.is_dir() or not os.access(path.parent, os.W_OK):
-        raise ImageError(f"picture: {str(path)!r} cannot be written")
+        raise ImageError(f"picture: {str(path)!r} cannot be written; another place does, --output elsewhere/demo.png")
 
 
 def draw(path: Path, pixels: Pixels, labels: Any, answers: Mapping[str, npt.NDArray[Any]], maps: Mapping[str, TokenMap]) -> None:
@@ -68,7 +68,7 @@ def _reorganized(image: Pixels, number: int, tokens: TokenMap) -> npt.NDArray[np
 
 def _heading(pen: ImageDraw.ImageDraw, width: int) -> None:
     pen.text((MARGIN, 14), "reforg demo: what EViT keeps of an image, and what three models say it is", INK, font=_font(20))
-    note = "Grey: patches that go on as tokens of their own. Blue: patches fused into one token, darker for a larger share of it."
+    note = "Uncoloured: still tokens of their own. Blue: patches that live on only in a fused token, darker for more weight."
     pen.text((MARGIN, 42), note, GREY, font=_font(13))
     pen.line((MARGIN, HEADING - 32, width - MARGIN, HEADING - 32), (225, 228, 232))
 
@@ -94,13 +94,10 @@ def _font(size: int) -> Any:
 
 def _write(path: Path, canvas: Image.Image) -> None:
     """To a temporary name beside it, then renamed: never half a picture."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=path.suffix)
-    os.close(handle)
     try:
-        canvas.save(temporary)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            finished = Path(folder) / path.name
+            canvas.save(finished)
+            finished.replace(path)
     except OSError as error:
         raise ImageError(f"picture: {str(path)!r} cannot be written: {error.strerror or error}") from error
-    finally:
-        Path(temporary).unlink(missing_ok=True)

@@ -5,14 +5,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import array_api_compat
 import numpy as np
 import numpy.typing as npt
 
-from reforg.arrays import Array, widen
+from reforg.arrays import Array
 from reforg.errors import ConfigError
+from reforg.host import on_host
 
-CPU = 1  # DLPack's number for host memory
 Weights = npt.NDArray[np.float64]
 
 
@@ -49,20 +48,29 @@ def token_map(trace: Mapping[str, Array]) -> dict[str, TokenMap]:
         raise ConfigError(f"token_map wants the mapping that model.trace returns, got {type(trace).__name__}")
     blocks = [found[1] for name in trace if isinstance(name, str) and (found := re.fullmatch(r"(blocks\.\d+)\.kept", name))]
     if not blocks:
-        _entry(trace, "logits")  # a whole trace has one; a filtered one cannot tell that nothing was dropped
+        _check_nothing_dropped(trace)
         return {}
     grid = tuple(_entry(trace, "patch_embed.proj").shape[2:])
     batch, patches = _entry(trace, "patch_embed").shape[:2]
     special = _entry(trace, "embedded").shape[1] - patches
     origin: Weights = np.broadcast_to(np.eye(patches), (batch, patches, patches))
+    owner = np.broadcast_to(np.arange(patches), (batch, patches))
     fused = np.zeros((batch, patches), dtype=bool)
     maps = {}
     for path in blocks:
         kept = _entry(trace, f"{path}.kept")
         fuses = _entry(trace, f"{path}.reorganized").shape[1] - special - kept.shape[1] == 1
+        owner = _owner(owner, kept, fused.shape[1], fuses)
         origin, fused = _reorganized(origin, fused, kept, _scores(trace, path), fuses)
-        maps[path] = TokenMap(origin, _owner(origin), fused, (int(grid[0]), int(grid[1])))
+        maps[path] = TokenMap(origin, owner, fused, (int(grid[0]), int(grid[1])))
     return maps
+
+
+def _check_nothing_dropped(trace: Mapping[str, Array]) -> None:
+    """ConfigError where a trace without any `kept` does not show that as many tokens leave the last block as were embedded."""
+    blocks = [name for name in trace if isinstance(name, str) and re.fullmatch(r"blocks\.\d+", name)]
+    if not blocks or _entry(trace, "embedded").shape[1] != _entry(trace, blocks[-1]).shape[1]:
+        raise ConfigError("token_map: the trace does not show which tokens were kept; trace without names=")
 
 
 def _reorganized(
@@ -79,9 +87,14 @@ def _reorganized(
     return np.concatenate([chosen, rest], axis=1), np.concatenate([flags, np.ones((len(kept), 1), dtype=bool)], axis=1)
 
 
-def _owner(origin: Weights) -> npt.NDArray[np.int64]:
-    held = origin > 0
-    return np.where(held.any(axis=1), held.argmax(axis=1), -1)
+def _owner(owner: npt.NDArray[np.int64], kept: npt.NDArray[Any], count: int, fuses: bool) -> npt.NDArray[np.int64]:
+    """Owners [B, P] among `count` tokens -> among the kept ones [B, K] and the fused one: followed by number, since an
+    attention may round to zero.
+    """
+    place = np.full((len(kept), count + 1), kept.shape[1] if fuses else -1)
+    place[:, -1] = -1  # what was dropped before, whose owner is -1, stays dropped
+    np.put_along_axis(place, kept, np.broadcast_to(np.arange(kept.shape[1]), kept.shape), axis=1)
+    return np.take_along_axis(place, np.where(owner < 0, count, owner), axis=1)
 
 
 def _scores(trace: Mapping[str, Array], path: str) -> Weights:
@@ -93,14 +106,4 @@ def _scores(trace: Mapping[str, Array], path: str) -> Weights:
 def _entry(trace: Mapping[str, Array], name: str) -> npt.NDArray[Any]:
     if name not in trace:
         raise ConfigError(f"token_map: the trace has no entry {name!r}; trace without names=, or name it too")
-    return _on_host(trace[name])
-
-
-def _on_host(value: Array) -> npt.NDArray[Any]:
-    """As a NumPy array; what NumPy has no dtype for is widened to float32."""
-    if isinstance(value, np.ndarray):
-        return value
-    if value.__dlpack_device__()[0] != CPU:
-        value = array_api_compat.to_device(value, "cpu")
-    floating = "float" in str(value.dtype)
-    return value if isinstance(value, np.ndarray) else np.from_dlpack(widen(value) if floating else value)
+    return on_host(trace[name])

@@ -6,10 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from reforg import synthetic
 from reforg.arrays import Array
 from reforg.config import Config, VitConfig
 from reforg.errors import WeightsError, nearest
+from reforg.host import exported, on_host
 from reforg.parameters import shapes
 from reforg.vit import resample_positions
 
@@ -23,23 +26,46 @@ GAINS = (
 
 
 def load_weights(source: Any) -> dict[str, Any]:
-    """Name -> NumPy array from a path to .safetensors; a mapping is copied. WeightsError where it cannot be read."""
+    """Name -> NumPy array from a path to .safetensors or a mapping of arrays; bfloat16 as ml_dtypes.bfloat16 from a file.
+
+    Raises WeightsError where it cannot be read.
+    """
+    found = _read(source)
+    try:
+        return {name: on_host(value) for name, value in found.items()}
+    except ValueError as error:
+        raise WeightsError(f"weights: a value of the mapping cannot be read: {error}") from error
+
+
+def _read(source: Any) -> dict[str, Any]:
     if isinstance(source, Mapping):
         return dict(source)
     if not isinstance(source, str | Path):
         raise WeightsError(f"weights must be a path, a mapping or 'synthetic', got {type(source).__name__}")
+    if str(source).partition(":")[0] == PREFIX:
+        raise WeightsError(
+            f"weights: {str(source)!r} needs a model, and a seed of at most 19 digits: create_model(name, weights='synthetic:7')"
+        )
     path = Path(source)
     if path.suffix != ".safetensors":
-        raise WeightsError(f"weights: {str(source)!r} is neither 'synthetic', 'synthetic:SEED' nor a .safetensors file")
-    if not path.is_file():
-        raise WeightsError(f"weights: there is no file {str(path)!r}")
+        raise WeightsError(
+            f"weights: {str(source)!r} is neither 'synthetic', 'synthetic:SEED' nor a .safetensors file{_hint(path)}"
+        )
+    import ml_dtypes  # noqa: F401  teaches NumPy, and so safetensors, bfloat16
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
     try:
         return load_file(path)
+    except FileNotFoundError as error:
+        raise WeightsError(f"weights: there is no file {str(path)!r}") from error
     except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
         raise WeightsError(f"weights: {str(path)!r} cannot be read as safetensors: {error}") from error
+
+
+def _hint(path: Path) -> str:
+    torch = path.suffix in (".pth", ".pt")
+    return "; save the checkpoint's tensors with safetensors.torch.save_file where torch is" if torch else ""
 
 
 def seed_of(source: str) -> int | None:
@@ -55,19 +81,22 @@ def obtain(source: Any, config: Config) -> dict[str, Any]:
     seed = seed_of(source) if isinstance(source, str) else None
     if seed is not None:
         return dict(synthetic.weights(shapes(config), seed))
-    return fit(load_weights(source), config)
+    return fit({name: exported(value) for name, value in _read(source).items()}, config)
 
 
 def fit(weights: Mapping[str, Array], config: Config) -> dict[str, Array]:
     """The same weights in the config's spelling and order, positions resampled to its image size; WeightsError lists what is amiss.
 
-    `num_batches_tracked`, which no forward pass reads, is the one entry that may be there or not.
+    Two kinds of entries may be there or not: `num_batches_tracked`, which no forward pass reads, and the classifiers
+    where num_classes is 0.
     """
     for name in weights:
         if not isinstance(name, str):
             raise WeightsError(f"weights: names must be text, got {name!r}")
     found = respell({name: value for name, value in weights.items() if not name.endswith("num_batches_tracked")}, config)
     wanted = shapes(config)
+    if not config.num_classes:  # asked for: pooled features, so the classifiers of the weights are of no use
+        found = {name: value for name, value in found.items() if not name.startswith(("head.", "head_dist."))}
     if isinstance(config, VitConfig) and "pos_embed" in found:
         found["pos_embed"] = _fit_positions(found["pos_embed"], config, wanted["pos_embed"])
     complaints = [
@@ -82,7 +111,7 @@ def fit(weights: Mapping[str, Array], config: Config) -> dict[str, Array]:
         ]),
     ]  # fmt: skip
     if any(complaints):
-        raise WeightsError(f"these weights are not a {config.family} model of this config: " + "; ".join(filter(None, complaints)))
+        raise WeightsError(f"these weights do not fit this {config.family} config: " + "; ".join(filter(None, complaints)))
     return {name: found[name] for name in wanted}
 
 
@@ -91,7 +120,14 @@ def respell(weights: Mapping[str, Array], config: Config) -> dict[str, Array]:
     if not isinstance(config, VitConfig):
         return dict(weights)
     pattern, wanted = GAINS[0] if config.modules == "timm" else GAINS[1]
-    return {re.sub(pattern, wanted, name).rstrip("_"): value for name, value in weights.items()}
+    found: dict[str, Array] = {}
+    for name, value in weights.items():
+        spelled = re.sub(pattern, wanted, name)
+        spelled = spelled.removesuffix("_") if spelled != name else name  # the only branch has no number
+        if spelled in found:
+            raise WeightsError(f"weights: {spelled} came in both its spellings")
+        found[spelled] = value
+    return found
 
 
 def _fit_positions(table: Array, config: VitConfig, wanted: tuple[int, ...]) -> Array:
@@ -108,10 +144,12 @@ def _fit_positions(table: Array, config: VitConfig, wanted: tuple[int, ...]) -> 
 
 def resampled(table: Array, config: VitConfig, grid: tuple[int, int], antialias: bool) -> Array:
     """The positions `table`, which fit `config`, on another grid of patches: a NumPy array, computed in float64."""
-    import numpy as np
-
     special = 0 if config.no_embed_class else config.num_special
-    return resample_positions(np.asarray(table, dtype=np.float64), special, config.grid, grid, antialias)
+    try:
+        wide = on_host(table).astype(np.float64)
+    except ValueError as error:
+        raise WeightsError(f"weights: pos_embed cannot be resampled: {error}") from error
+    return resample_positions(wide, special, config.grid, grid, antialias)
 
 
 def _shape(value: Any) -> tuple[int, ...]:

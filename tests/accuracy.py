@@ -27,7 +27,7 @@ def main() -> int:
     labels = read(folder / "t10k-labels-idx1-ubyte.gz", 8)
     wrong = 0
     for name, wanted in WANTED.items():
-        logits, seconds = demo.classify(reforg.create_model(name), embedded.preprocess(name, pixels), batch_size=100)
+        logits, seconds = demo.classify(reforg.create_model(name), embedded.preprocess(pixels, name), batch_size=100)
         right = int((logits.argmax(axis=1) == labels).sum())
         wrong += right != wanted
         print(f"{name}: {right} of {len(labels)} right, wanted {wanted}; {len(labels) / seconds:.0f} images/s")

@@ -53,7 +53,7 @@ class TestDemo:
     def test_accuracy_is_counted_from_the_logits(self, demonstration):
         figures = json.loads(demonstration[0].stdout)
         pixels, labels = embedded.test_images()
-        logits = reforg.create_model("deit3_fmnist", ops="reference")(embedded.preprocess("deit3_fmnist", pixels))
+        logits = reforg.create_model("deit3_fmnist", ops="reference")(embedded.preprocess(pixels, "deit3_fmnist"))
         (row,) = [row for row in figures["models"] if row["name"] == "deit3_fmnist"]
         assert row["accuracy"] == np.mean(logits.argmax(axis=1) == labels)
 

@@ -33,8 +33,16 @@ def asarray(value: Any, dtype: Any, device: Any) -> Any:
     if isinstance(device, str):
         device = jax.devices(device)[0]
     if not isinstance(value, jax.Array | np.ndarray):
-        value = jnp.from_dlpack(value) if hasattr(value, "__dlpack__") else np.asarray(value)
+        value = _imported(value)
     return jnp.asarray(value, dtype=dtype, device=device)
+
+
+def _imported(value: Any) -> Any:
+    """Through DLPack where JAX takes that (it refuses strides), else as a NumPy array."""
+    try:
+        return jnp.from_dlpack(value)
+    except (AttributeError, RuntimeError, TypeError, ValueError):
+        return np.asarray(value)
 
 
 def to_numpy(array: Any) -> Any:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from reforg.ops import REFERENCE
+from reforg.ops import REFERENCE, matmul
 
 name = "torch"
 namespace = array_api_compat.torch
@@ -32,14 +32,14 @@ def asarray(value: Any, dtype: torch.dtype, device: Any) -> torch.Tensor:
         value = torch.from_numpy(_native(value))
     elif not isinstance(value, torch.Tensor):
         value = torch.from_dlpack(value) if hasattr(value, "__dlpack__") else torch.from_numpy(_native(np.asarray(value)))
-    found: torch.Tensor = value.to(device=device, dtype=dtype)
+    found: torch.Tensor = value.to(device=torch.get_default_device() if device is None else device, dtype=dtype)
     return found
 
 
 def _native(value: Any) -> Any:
     """What torch.from_numpy takes without a warning: writable, contiguous, of a dtype that torch can read."""
-    if value.dtype.name == "bfloat16":
-        value = value.astype(np.float32)
+    if value.dtype.name in ("bfloat16", "longdouble", "float128"):
+        value = value.astype(np.float32 if value.dtype.name == "bfloat16" else np.float64)
     return np.require(value, value.dtype.newbyteorder("="), ["C", "W"])
 
 
@@ -51,8 +51,8 @@ def to_numpy(array: torch.Tensor) -> Any:
 
 def attention(queries: Any, keys: Any, values: Any, scale: float, trace: Any = None) -> tuple[Any, Any]:  # noqa: ARG001
     """[B, H, N, D], [B, H, M, D] twice -> context [B, H, N, D], probabilities [B, H, N, M]."""
-    probabilities = torch.softmax(queries @ keys.transpose(-2, -1) * scale, dim=-1)
-    return probabilities @ values, probabilities
+    probabilities = torch.softmax(matmul(queries, keys.transpose(-2, -1), scale), dim=-1)  # float16 would overflow unscaled
+    return matmul(probabilities, values), probabilities
 
 
 def layer_norm(x: Any, weight: Any, bias: Any, eps: float) -> Any:
@@ -65,9 +65,17 @@ def batch_norm(x: Any, weight: Any, bias: Any, mean: Any, variance: Any, eps: fl
     return functional.batch_norm(x, mean, variance, weight, bias, training=False, eps=eps)
 
 
+def conv2d(x: Any, weight: Any, bias: Any = None, stride: int = 1, padding: int = 0, groups: int = 1) -> Any:
+    """[B, C, H, W], [O, C / groups, kh, kw] -> [B, O, H', W']; never in TF32, which cuDNN takes by default."""
+    if not x.is_cuda:
+        return functional.conv2d(x, weight, bias, stride, padding, 1, groups)
+    with torch.backends.cudnn.flags(enabled=True, benchmark=torch.backends.cudnn.benchmark, allow_tf32=False):
+        return functional.conv2d(x, weight, bias, stride, padding, 1, groups)
+
+
 def depthwise_conv2d(x: Any, weight: Any, bias: Any = None, padding: int = 1) -> Any:
     """[B, C, H, W], [C, 1, kh, kw] -> [B, C, H', W']."""
-    return functional.conv2d(x, weight, bias, padding=padding, groups=x.shape[1])
+    return conv2d(x, weight, bias, padding=padding, groups=x.shape[1])
 
 
 ops = REFERENCE.replaced(
@@ -79,7 +87,7 @@ ops = REFERENCE.replaced(
         "gelu": functional.gelu,
         "relu": functional.relu,
         "attention": attention,
-        "conv2d": functional.conv2d,
+        "conv2d": conv2d,
         "depthwise_conv2d": depthwise_conv2d,
     },
 )
