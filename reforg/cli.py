@@ -14,14 +14,17 @@ from rich.table import Table
 import reforg
 from reforg import demo as demonstration
 from reforg.errors import ConfigError, ReforgError, nearest
+from reforg.names import build_config
 
-PLAIN_WIDTH = 132  # columns of a table that goes to a file or a pipe
+WIDTH = 80  # columns that every table fits, so that no figure is cut
 INTERRUPTED = 130  # what typer makes of Ctrl-C
 
 app = typer.Typer(
     name="reforg",
     help="ViT, DeiT, DeiT III, EViT and Shunted Transformer without a framework, exact to the official code.",
-    no_args_is_help=True,
+    epilog="--debug, anywhere, shows the traceback of an error instead of its sentence.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    invoke_without_command=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -47,42 +50,47 @@ def run(arguments: list[str]) -> int:
     except BrokenPipeError:  # the reader of our output has gone, as `head` does
         sys.stderr.close()
         return 0
+    except OSError as error:
+        if debug:
+            raise
+        print(f"reforg: cannot write: {error.strerror or error}", file=sys.stderr)  # noqa: T201
+        return 2
     if code == INTERRUPTED:
         print("reforg: interrupted", file=sys.stderr)  # noqa: T201
     return int(code or 0)
 
 
-def _console() -> Console:
-    wide = Console()
-    return wide if wide.is_terminal else Console(width=PLAIN_WIDTH)
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"reforg {reforg.__version__}")
-        raise typer.Exit
+def _show(table: Table) -> None:
+    """On a terminal in its colours; into a file or a pipe as plain lines without trailing blanks."""
+    console = Console()
+    console.width = max(console.width, WIDTH) if console.is_terminal else WIDTH
+    if console.is_terminal:
+        console.print(table)
+        return
+    with console.capture() as written:
+        console.print(table)
+    typer.echo("\n".join(line.rstrip() for line in written.get().splitlines()))
 
 
 @app.callback()
 def _options(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
-    ] = False,
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
 ) -> None:
-    """ViT, DeiT, DeiT III, EViT and Shunted Transformer without a framework, exact to the official code.
+    if version:
+        typer.echo(f"reforg {reforg.__version__}")
+    elif context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
-    --debug anywhere shows the traceback of an error instead of its sentence.
-    """
 
-
-@app.command()
+@app.command(short_help="Classify 500 images with three models, draw what EViT kept.")
 def demo(
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON instead of a table.")] = False,
-    output: Annotated[Path, typer.Option(help="Where the picture goes (.png).")] = Path("reforg-demo.png"),
-    backend: Annotated[str, typer.Option(help="numpy, cupy, torch, jax, or another installed one.")] = "numpy",
-    dtype: Annotated[str, typer.Option(help="float64, float32, float16 or bfloat16.")] = "float32",
-    device: Annotated[str | None, typer.Option(help="The backend's own name of a device.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images a forward pass.")] = 50,
+    output: Annotated[Path, typer.Option(metavar="FILE", help="Where the picture goes.")] = Path("reforg-demo.png"),
+    backend: Annotated[str, typer.Option(metavar="NAME", help="numpy, cupy, torch, jax, or another installed one.")] = "numpy",
+    dtype: Annotated[str, typer.Option(metavar="NAME", help="float64, float32, float16 or bfloat16.")] = "float32",
+    device: Annotated[str | None, typer.Option(metavar="NAME", help="The backend's own name of a device.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, metavar="N", help="Images a forward pass.")] = 50,
 ) -> None:
     """Classify real images with three trained models; print how well and how fast, and draw what EViT kept."""
     status = Console(stderr=True)
@@ -91,17 +99,13 @@ def demo(
     if as_json:
         typer.echo(json.dumps(results.as_dict(), indent=2))
         return
-    console = _console()
-    console.print(_demo_table(results))
-    console.print(
-        f"{results.images} test images of Fashion-MNIST, {results.backend}, {results.dtype}. Picture: {escape(str(output))}",
-        highlight=False,
-    )
+    _show(_demo_table(results))
+    typer.echo(f"{results.images} test images of Fashion-MNIST, {results.backend}, {results.dtype}. Picture: {output}")
 
 
 def _table(*headings: str) -> Table:
     """A table that fits 80 columns: words to the left, figures to the right, no name cut."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
     for heading in headings:
         table.add_column(heading, justify="left" if heading in ("model", "tokens") else "right", no_wrap=True)
     return table
@@ -125,10 +129,7 @@ def models(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """List the models with their sizes and costs."""
-    names = reforg.list_models(pattern)
-    if not names:
-        hint = nearest(pattern, reforg.list_models()) or "; `reforg models` lists them all"
-        raise ConfigError(f"no model matches {pattern!r}{hint}")
+    names = reforg.list_models(pattern) or _named(pattern)
     rows = [_model_row(name) for name in names]
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
@@ -137,12 +138,23 @@ def models(
     for row in rows:
         figures = str(row["image"]), f"{row['params']:,}", f"{row['macs'] / 1e9:.2f}"
         table.add_row(row["name"], *figures, _steps(row["tokens"]))
-    _console().print(table)
+    _show(table)
+
+
+def _named(word: str) -> list[str]:
+    """The alias or tagged name that `word` is, or a ConfigError that says what would match."""
+    try:
+        build_config(word)
+    except ConfigError:
+        if any(mark in word for mark in "*?[") or not reforg.list_models(f"{word}*"):
+            hint = nearest(word, reforg.list_models()) or "; `reforg models` lists them all"
+        else:
+            hint = f"; did you mean '{word}*'?"
+        raise ConfigError(f"no model matches {word!r}{hint}") from None
+    return [word]
 
 
 def _model_row(name: str) -> dict[str, Any]:
-    from reforg.names import build_config
-
     config, cost = build_config(name), reforg.cost(name)
     return {
         "name": name, "family": config.family, "image": config.image_shape[0], "params": cost.params, "macs": cost.macs,

@@ -123,8 +123,9 @@ class Model:
 
         names: fnmatch patterns of those to keep; one that matches nothing is a ConfigError.
         """
-        patterns = [names] if isinstance(names, str) else names
-        patterns = tuple(patterns) if isinstance(patterns, Iterable) else patterns
+        patterns = (names,) if isinstance(names, str) else names
+        if isinstance(patterns, Iterable) and not hasattr(patterns, "dtype"):
+            patterns = tuple(patterns)
         if patterns is not None and not (isinstance(patterns, tuple) and all(isinstance(p, str) for p in patterns)):
             raise ConfigError(f"{self.name}: names must be a pattern or several, as text, got {names!r}")
         recorder = Recorder(patterns)

@@ -26,9 +26,13 @@ def check_target(path: Path) -> None:
     """ImageError where a picture cannot be written there, before anything is computed."""
     if path.suffix.lower() not in ENDINGS:
         raise ImageError(f"picture: {str(path)!r} does not end in {', '.join(ENDINGS)}")
-    if not path.parent.is_dir():
+    try:
+        there, taken = path.parent.is_dir(), path.is_dir()
+    except OSError as error:
+        raise ImageError(f"picture: {str(path)!r} cannot be written: {error.strerror}") from error
+    if not there:
         raise ImageError(f"picture: there is no folder {str(path.parent)!r}")
-    if path.is_dir() or not os.access(path.parent, os.W_OK):
+    if taken or not os.access(path.parent, os.W_OK):
         raise ImageError(f"picture: {str(path)!r} cannot be written; another place does, --output elsewhere/demo.png")
 
 

@@ -18,6 +18,7 @@ from reforg import create_model
 from reforg.backend import Ops, installed, load
 from reforg.ops import REFERENCE, pieces, record
 from reforg.synthetic import images as synthetic_images
+from reforg.synthetic import uniform
 
 FRAMEWORKS = {"numpy": "numpy", "torch": "torch", "jax": "jax", "cupy": "cupy"}
 MARKS = {"cupy": [pytest.mark.gpu]}
@@ -162,6 +163,19 @@ def test_every_intermediate_has_the_dtype_of_the_model(backend, case, dtype):
     assert wide == {}
 
 
+def test_products_beyond_float16_are_scaled_before_they_are_rounded(backend):
+    """Scores of some ten thousand fit float16; the products before scaling by 1/8 would not."""
+    from reforg.ops import attention
+
+    model = micro("vit", backend=backend, dtype="float16")
+    vectors = [180 * uniform("q", (1, 1, 3, 64)), 180 * uniform("k", (1, 1, 3, 64)), uniform("v", (1, 1, 3, 64))]
+    assert np.abs(vectors[0] @ vectors[1].swapaxes(2, 3)).max() > 65504
+    vectors = [model.backend.asarray(vector, model.backend.dtype("float16"), None) for vector in vectors]
+    context, _ = model.backend.ops.attention(*vectors, 0.125)
+    wanted, _ = attention(*[host(model, vector) for vector in vectors], 0.125)
+    assert distance(host(model, context), wanted) < HALF["float16"]
+
+
 # inputs of any kind
 
 
@@ -185,7 +199,7 @@ def test_images_of_any_floating_dtype_are_cast_to_the_models(backend, dtype):
 
 
 def turned(images):
-    return images[::-1, :, ::-1, ::-1][::-1, :, ::-1, ::-1]
+    return np.ascontiguousarray(images[::-1, :, ::-1, ::-1])[::-1, :, ::-1, ::-1]
 
 
 def strided(images):

@@ -103,6 +103,8 @@ class TestModels:
 
 MISTAKES = [
     (["models", "evut*"], "reforg: no model matches 'evut*'; `reforg models` lists them all"),
+    (["models", "evit_small"], "reforg: no model matches 'evit_small'; did you mean 'evit_small*'?"),
+    (["demo", "--output", "a" * 300 + ".png"], "reforg: picture: "),
     (["classfy"], "reforg: No such command 'classfy'."),
     (["demo", "--jsn"], "reforg: No such option: --jsn"),
     (["demo", "extra"], "reforg: Got unexpected extra argument"),
@@ -139,6 +141,38 @@ def test_interruption_is_one_line(capsys, monkeypatch):
     monkeypatch.setattr(cli.demonstration, "run", interrupted)
     code, out, err = typed(capsys, "demo")
     assert (code, out, err) == (130, "", "reforg: interrupted\n")
+
+
+def test_without_a_command_the_help_comes_as_it_is(capsys):
+    code, out, err = typed(capsys)
+    assert (code, err) == (0, "")
+    assert out == typed(capsys, "-h")[1]
+    assert "--debug" in out
+    assert len(out.splitlines()) > 10
+
+
+@pytest.mark.parametrize("name", ["deit_small_patch16_LS", "deit3_small_patch16_224.fb_in1k"])
+def test_aliases_and_tags_are_found_by_their_whole_name(capsys, name):
+    code, out, _ = typed(capsys, "models", name)
+    assert code == 0
+    assert "22,059,496" in out
+
+
+def test_a_full_device_is_one_sentence():
+    if not os.path.exists("/dev/full"):  # noqa: PTH110  a device, not a file
+        return
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        command = [sys.executable, "-m", "reforg", "models"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("reforg: cannot write: No space left on device")
+
+
+def test_a_table_in_a_file_is_plain_and_whole(tmp_path):
+    done = reforg_command("models", cwd=tmp_path)
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("model")
+    assert all(line == line.rstrip() and len(line) <= 80 and "…" not in line for line in lines)
 
 
 def test_version_and_help(capsys, tmp_path):

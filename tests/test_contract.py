@@ -169,8 +169,8 @@ SCHEDULE = {
         "keep_rate wants one value, or one for each of the 2 blocks, got 3",
     ),
     "keep_rates with one above 1": (lambda: evit(keep_rate=[0.5, 2.0]), "keep_rate must lie in (0, 1], got 2.0"),
-    "drop_loc outside": (lambda: evit(drop_loc=(1, 2)), "drop_loc 2 is not a block of a model with depth 2 (0 to 1)"),
-    "drop_loc all outside": (lambda: evit(drop_loc=(5,)), "drop_loc 5 is not a block of a model with depth 2 (0 to 1)"),
+    "drop_loc outside": (lambda: evit(drop_loc=(1, 2)), "drop_loc (1, 2) does not fit depth 2, blocks 0 to 1: give drop_loc too"),
+    "drop_loc all outside": (lambda: evit(drop_loc=(5,)), "drop_loc (5,) does not fit depth 2, blocks 0 to 1: give drop_loc too"),
     "drop_loc negative": (lambda: evit(drop_loc=(-1,)), "drop_loc must be a whole number of at least 0, got -1"),
     "drop_loc twice": (lambda: evit(drop_loc=(1, 1)), "drop_loc names a block twice: (1, 1)"),
     "drop_loc a number": (lambda: evit(drop_loc=1), "drop_loc wants the numbers of blocks, counted from 0, got 1"),
@@ -233,7 +233,7 @@ READING = {
     ),
     "token_map: of a part of a trace": (
         lambda: token_map(evit().trace(IMAGES, names="norm")),
-        "token_map: the trace has no entry 'logits'; trace without names=, or name it too",
+        "token_map: the trace does not show which tokens were kept; trace without names=",
     ),
     "token_map: without the tokens": (
         lambda: token_map(traced_without("embedded")),
@@ -340,15 +340,15 @@ NUMBERS = {
     ),
     "a list": (
         lambda: vit()([[1.0]]),
-        "vit_tiny_patch16_224: images must be an array (B, C, H, W), got list; see reforg.preprocess",
+        "vit_tiny_patch16_224: images must be an array (B, C, H, W), got list; reforg.preprocess makes such",
     ),
     "a path": (
         lambda: vit()("cat.png"),
-        "vit_tiny_patch16_224: images must be an array (B, C, H, W), got str; see reforg.preprocess",
+        "vit_tiny_patch16_224: images must be an array (B, C, H, W), got str; reforg.preprocess makes such",
     ),
     "nothing": (
         lambda: vit()(None),
-        "vit_tiny_patch16_224: images must be an array (B, C, H, W), got NoneType; see reforg.preprocess",
+        "vit_tiny_patch16_224: images must be an array (B, C, H, W), got NoneType; reforg.preprocess makes such",
     ),
 }
 
@@ -367,7 +367,7 @@ PICTURES = {
     ),
 }
 
-MISFIT = "these weights are not a vit model of this config: "
+MISFIT = "these weights do not fit this vit config: "
 WEIGHTS = {
     "none": (
         lambda: create_model("vit_tiny_patch16_224"),
@@ -500,7 +500,7 @@ def test_a_backend_whose_framework_is_missing(monkeypatch, tmp_path):
     declare(monkeypatch, tmp_path, "cupy", "import framework_that_nobody_has")
     with pytest.raises(BackendError) as caught:
         vit(backend="cupy")
-    assert str(caught.value) == "backend 'cupy' needs the package 'framework_that_nobody_has': pip install 'reforg[cupy]'"
+    assert str(caught.value) == "backend 'cupy' needs the package 'framework_that_nobody_has', which is not installed"
 
 
 def test_a_backend_whose_framework_does_not_load(monkeypatch, tmp_path):

@@ -27,7 +27,7 @@ def images_of(case: reforg_golden.Case) -> np.ndarray:
     if "synthetic" in wanted:
         return synthetic.images(tuple(wanted["shape"]), wanted["synthetic"])
     pixels, _ = embedded.test_images()
-    return embedded.preprocess(case.entry["model"], pixels[: wanted["embedded"]])
+    return embedded.preprocess(pixels[: wanted["embedded"]], case.entry["model"])
 
 
 def model_of(case: reforg_golden.Case, **settings) -> reforg.Model:

@@ -15,8 +15,10 @@ SOURCE = Path(reforg.__file__).parent
 ROOT = SOURCE.parent
 FRAMEWORKS = {"torch", "jax", "jaxlib", "cupy", "onnxruntime", "tensorflow", "matplotlib", "PIL", "rich", "typer", "safetensors"}
 # Which modules of reforg a module may import when it is imported; everything else is imported where it is used.
-LAYERS = ["errors", "arrays", "ops", "config", "evit", "vit", "shunted", "parameters", "names", "costs", "synthetic", "embedded",
-          "weights", "backend", "tokens", "models", "picture", "demo", "cli", "__main__"]  # fmt: skip
+LAYERS = (
+    *("errors", "arrays", "host", "ops", "config", "evit", "vit", "shunted", "parameters", "names", "costs", "synthetic"),
+    *("embedded", "weights", "backend", "tokens", "models", "picture", "demo", "cli", "__main__"),
+)
 REFERENCE = ("arrays", "ops", "config", "evit", "vit", "shunted", "errors")
 
 

@@ -1,0 +1,38 @@
+"""Arrays of any library as NumPy arrays on the host."""
+
+from typing import Any
+
+import array_api_compat
+import numpy as np
+import numpy.typing as npt
+
+from reforg.arrays import widen
+
+CPU = 1  # DLPack's number for host memory
+
+
+def exported(value: Any) -> Any:
+    """`value`, or a NumPy view of it where it speaks only DLPack or the buffer protocol (a memoryview, an array.array)."""
+    if hasattr(value, "dtype"):
+        return value
+    try:
+        return np.from_dlpack(value) if hasattr(value, "__dlpack__") else np.asarray(memoryview(value))
+    except (TypeError, ValueError, NotImplementedError):
+        return value
+
+
+def on_host(value: Any) -> npt.NDArray[Any]:
+    """As a NumPy array; what NumPy has no dtype for is widened to float32. ValueError where that cannot be."""
+    value = exported(value)
+    if isinstance(value, np.ndarray):
+        return value
+    if not hasattr(value, "__dlpack__"):
+        raise ValueError(f"{type(value).__name__} is no array")
+    if value.__dlpack_device__()[0] != CPU:
+        value = array_api_compat.to_device(value, "cpu")
+    if isinstance(value, np.ndarray):
+        return value
+    try:
+        return np.from_dlpack(widen(value) if "float" in str(value.dtype) else value)
+    except (BufferError, RuntimeError, TypeError) as error:
+        raise ValueError(str(error)) from error
