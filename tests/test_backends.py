@@ -176,6 +176,26 @@ def test_products_beyond_float16_are_scaled_before_they_are_rounded(backend):
     assert distance(host(model, context), wanted) < HALF["float16"]
 
 
+@pytest.mark.parametrize(("small", "large"), [("softmax", "attention"), ("erf", "gelu")])
+def test_a_replaced_small_operation_runs_inside_the_large_one(small, large):
+    """Softmax inside the reference's attention, erf inside its GELU, and in neither once the large one is replaced too."""
+    called = []
+
+    def counted(x):
+        called.append(small)
+        return getattr(REFERENCE, small)(x)
+
+    ops = REFERENCE.replaced("mine", {small: counted})
+    assert ops.table()[small] == "mine"
+    vectors = [uniform(name, (1, 1, 3, 4)) for name in "qkv"]
+    arguments = (*vectors, 0.5) if large == "attention" else (vectors[0],)
+    got, wanted = getattr(ops, large)(*arguments), getattr(REFERENCE, large)(*arguments)
+    np.testing.assert_array_equal(got[0], wanted[0])
+    assert called == [small]
+    getattr(ops.replaced("yours", {large: getattr(REFERENCE, large)}), large)(*arguments)
+    assert called == [small]
+
+
 # inputs of any kind
 
 
@@ -336,7 +356,7 @@ def test_what_a_replaced_piece_returns_is_what_goes_on(name):
 
 
 OPERATIONS = {
-    "vit": ("linear", "layer_norm", "gelu", "attention", "conv2d"),
+    "vit": ("linear", "layer_norm", "gelu", "erf", "attention", "softmax", "conv2d"),
     "vit, other size": ("resize",),
     "evit": ("rank", "gather"),
     "shunted": ("relu", "batch_norm", "depthwise_conv2d"),

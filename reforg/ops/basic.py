@@ -5,7 +5,7 @@ result is rounded once; in float32 and float64 everything is computed in the arr
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from reforg.arrays import Array, namespace, narrow, widen
 from reforg.ops.tracing import Trace, untraced
@@ -59,7 +59,7 @@ def _erf_single(x: Array) -> Array:
     return x * polynomial(x * x, top) / polynomial(x * x, bottom)
 
 
-def gelu(x: Array) -> Array:
+def gelu(x: Array, erf: Callable[[Array], Array] = erf) -> Array:
     """[...] -> [...], x * Phi(x) = x/2 * (1 + erf(x/sqrt(2))): the exact form, not the tanh approximation.
 
     Hendrycks & Gimpel, "Gaussian Error Linear Units", section 2.
@@ -128,7 +128,14 @@ def mean_of(arrays: Sequence[Array]) -> Array:
     return narrow(sum(map(widen, arrays[1:]), widen(arrays[0])) / len(arrays), arrays[0])
 
 
-def attention(queries: Array, keys: Array, values: Array, scale: float, trace: Trace = untraced) -> tuple[Array, Array]:
+def attention(
+    queries: Array,
+    keys: Array,
+    values: Array,
+    scale: float,
+    trace: Trace = untraced,
+    softmax: Callable[[Array], Array] = softmax,
+) -> tuple[Array, Array]:
     """[B, H, N, D], [B, H, M, D], [B, H, M, D] -> context [B, H, N, D], probabilities [B, H, N, M].
 
     softmax(Q K^T * scale) V. Vaswani et al., "Attention Is All You Need", eq. 1. Traced: scores, probs, context.

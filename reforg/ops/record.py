@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from functools import wraps
+from functools import partial, wraps
 from types import MappingProxyType
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from reforg.ops import basic, conv, resize, select
 from reforg.ops.network import Network
 
+BUILT_ON = {"gelu": "erf", "attention": "softmax"}  # operations of the record whose reference calls a smaller one of it
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -25,8 +26,10 @@ class Ops:
     linear: Callable[..., Any] = basic.linear
     layer_norm: Callable[..., Any] = basic.layer_norm
     batch_norm: Callable[..., Any] = basic.batch_norm
+    erf: Callable[..., Any] = basic.erf
     gelu: Callable[..., Any] = basic.gelu
     relu: Callable[..., Any] = basic.relu
+    softmax: Callable[..., Any] = basic.softmax
     attention: Callable[..., Any] = basic.attention
     conv2d: Callable[..., Any] = conv.conv2d
     depthwise_conv2d: Callable[..., Any] = conv.depthwise_conv2d
@@ -42,6 +45,9 @@ class Ops:
         if unknown:
             raise KeyError(f"{provider} replaces what is not an operation: {', '.join(sorted(unknown))}")
         fine = {name: function for name, function in replacements.items() if name in operations()}
+        for outer, inner in BUILT_ON.items():  # the reference's own GELU and attention run on the new erf and softmax
+            if inner in fine and outer not in {**self.providers, **fine}:
+                fine[outer] = partial(getattr(basic, outer), **{inner: fine[inner]})
         coarse = {name: function for name, function in replacements.items() if name not in operations()}
         return replace(
             self,
