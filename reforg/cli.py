@@ -45,7 +45,7 @@ def run(arguments: list[str]) -> int:
         if debug:
             raise
         message = error.format_message() if isinstance(error, typer.TyperException) else str(error)
-        print(f"reforg: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
+        typer.echo(f"reforg: {' '.join(message.split())}", err=True)
         return 2
     except BrokenPipeError:  # the reader of our output has gone, as `head` does
         sys.stderr.close()
@@ -53,10 +53,10 @@ def run(arguments: list[str]) -> int:
     except OSError as error:
         if debug:
             raise
-        print(f"reforg: cannot write: {error.strerror or error}", file=sys.stderr)  # noqa: T201
+        typer.echo(f"reforg: cannot write: {error.strerror or error}", err=True)
         return 2
     if code == INTERRUPTED:
-        print("reforg: interrupted", file=sys.stderr)  # noqa: T201
+        typer.echo("reforg: interrupted", err=True)
     return int(code or 0)
 
 

@@ -80,7 +80,7 @@ class Model:
         keep_rate: replaces the rate in the blocks that reorganize, one value or one a block. tokens: how many patches
         every block keeps, likewise. Raises ShapeError, DtypeError, ImageError, ConfigError.
         """
-        return self.apply(self._weights, self._checked(images, check_finite), keep_rate=keep_rate, tokens=tokens)
+        return self._forward(self._weights, self._checked(images, check_finite), self._ops, keep_rate, tokens)
 
     def apply(self, weights: Mapping[str, Array], images: Array, *, keep_rate: Any = None, tokens: Any = None) -> Array:
         """The pure function behind the call, for jit, autograd and tracers: shapes are checked, values never, nothing is converted.
