@@ -19,16 +19,18 @@ if TYPE_CHECKING:
     from reforg.models import Model, create_model
     from reforg.names import list_models
     from reforg.tokens import TokenMap, token_map
-    from reforg.weights import load_weights
+    from reforg.weights import load_weights, save_weights
 
 __version__ = "0.1.0"
 _LAZY = {
     "Cost": "costs", "cost": "costs", "Model": "models", "create_model": "models", "list_models": "names",
-    "TokenMap": "tokens", "token_map": "tokens", "load_weights": "weights", "preprocess": "embedded",
+    "TokenMap": "tokens", "token_map": "tokens", "load_weights": "weights",
+    "save_weights": "weights", "preprocess": "embedded",
 }  # fmt: skip
 __all__ = [
     "BackendError", "ConfigError", "Cost", "DtypeError", "ImageError", "Model", "ReforgError", "ShapeError", "TokenMap",
-    "WeightsError", "cost", "create_model", "list_models", "load_weights", "preprocess", "token_map",
+    "WeightsError", "cost", "create_model", "list_models", "load_weights", "preprocess", "save_weights",
+    "token_map",
 ]  # fmt: skip
 
 

@@ -1,7 +1,6 @@
 """The demonstration's picture: each image, what EViT kept of it at each stage, and what the models say it is."""
 
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from reforg import embedded
 from reforg.errors import ImageError
+from reforg.files import replacing
 from reforg.tokens import TokenMap
 
 Pixels = npt.NDArray[np.uint8]
@@ -97,11 +97,8 @@ def _font(size: int) -> Any:
 
 
 def _write(path: Path, canvas: Image.Image) -> None:
-    """To a temporary name beside it, then renamed: never half a picture."""
     try:
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            finished = Path(folder) / path.name
-            canvas.save(finished)
-            finished.replace(path)
+        with replacing(path) as unfinished:
+            canvas.save(unfinished)
     except OSError as error:
         raise ImageError(f"picture: {str(path)!r} cannot be written: {error.strerror or error}") from error

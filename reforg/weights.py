@@ -1,23 +1,29 @@
-"""Weights by their official names: where they come from, and whether they are a model's."""
+"""Weights by their official names: read from anywhere, fitted to a model, written."""
 
+import math
 import re
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from reforg import synthetic
+from reforg import checkpoints, containers, synthetic
 from reforg.arrays import Array
+from reforg.checkpoints import Entry
 from reforg.config import Config, VitConfig
-from reforg.errors import WeightsError, nearest
+from reforg.errors import WeightsError
+from reforg.files import replacing
 from reforg.host import exported, on_host
+from reforg.mismatch import complaint, is_real, shape_of, told
 from reforg.parameters import shapes
+from reforg.spellings import official, spelled
 from reforg.vit import resample_positions
 
-LISTED = 8  # how many names of a kind a message shows
 PREFIX = "synthetic"
+UNCOUNTED = "num_batches_tracked"  # in a state dict, but no forward pass reads it
+CLASSIFIERS = ("head.", "head_dist.", "pre_logits")
 # LayerScale's gain: official spelling, timm's spelling.
 GAINS = (
     (r"^(blocks\.\d+)\.gamma_(\d)(?:_(\d))?$", r"\1.ls\2\3.gamma"),
@@ -25,47 +31,103 @@ GAINS = (
 )
 
 
-def load_weights(source: Any) -> dict[str, Any]:
-    """Name -> NumPy array from a path to .safetensors or a mapping of arrays; bfloat16 as ml_dtypes.bfloat16 from a file.
+@dataclass(frozen=True)
+class Loaded:
+    """Weights under official names, and how they came to us: a file's kind, its container, its spelling, what was left aside."""
 
-    Raises WeightsError where it cannot be read.
+    weights: dict[str, Any]
+    kind: str
+    container: str
+    spelling: str
+    discarded: tuple[str, ...]
+
+
+def load_weights(source: Any, container: str | None = None) -> dict[str, Any]:
+    """Name -> NumPy array, under the official names; bfloat16 as ml_dtypes.bfloat16. Nothing in a file is ever executed.
+
+    source: a path to .safetensors, to torch's .pth or .pt (of any version, read without torch) or to Google's .npz; a Hub
+    id "hf-hub:owner/name"; or a mapping from name to array. Of a training checkpoint, its model; container names another
+    part of it ("model_ema"). Names in timm's, transformers' or Google's spelling become the official ones.
+
+    Arrays of a file map its pages where they lie as NumPy needs them: writing to one changes no file, but the file must
+    not be overwritten in place while they are used. Raises WeightsError.
     """
-    found = _read(source)
+    found = load(source, container)
     try:
-        return {name: on_host(value) for name, value in found.items()}
+        return {name: on_host(value) for name, value in found.weights.items()}
     except ValueError as error:
         raise WeightsError(f"weights: a value of the mapping cannot be read: {error}") from error
 
 
-def _read(source: Any) -> dict[str, Any]:
+def load(source: Any, container: str | None = None) -> Loaded:
+    """The same with its provenance; values of a mapping stay arrays of their library."""
+    kind, content, where = _opened(source)
+    found = containers.find(content, where, container)
+    entries = {name: value for name, value in found.weights.items() if isinstance(value, Entry)}
+    arrays = found.weights | _read(entries, where)
+    named = official(arrays)
+    unread = tuple(f"{name} (read by no forward pass)" for name in named.unread)
+    return Loaded(named.weights, kind, found.container, named.source, (*found.discarded, *unread))
+
+
+def _opened(source: Any) -> tuple[str, Any, str]:
+    """What kind of source it is, its content, and how to call it in a sentence."""
     if isinstance(source, Mapping):
-        return dict(source)
+        return "mapping", {name: exported(value) for name, value in source.items()}, "the mapping"
     if not isinstance(source, str | Path):
-        raise WeightsError(f"weights must be a path, a mapping or 'synthetic', got {type(source).__name__}")
+        raise WeightsError(f"weights must be a path, a Hub id, a mapping or 'synthetic', got {type(source).__name__}")
     if str(source).partition(":")[0] == PREFIX:
         raise WeightsError(
             f"weights: {str(source)!r} needs a model, and a seed of at most 19 digits: create_model(name, weights='synthetic:7')"
         )
     path = Path(source)
-    if path.suffix != ".safetensors":
-        raise WeightsError(
-            f"weights: {str(source)!r} is neither 'synthetic', 'synthetic:SEED' nor a .safetensors file{_hint(path)}"
-        )
-    import ml_dtypes  # noqa: F401  teaches NumPy, and so safetensors, bfloat16
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
+    checkpoint = checkpoints.opened(path)
+    return checkpoint.kind, checkpoint.content, repr(str(source))
 
+
+def _read(entries: Mapping[str, Entry], where: str) -> dict[str, Any]:
     try:
-        return load_file(path)
-    except FileNotFoundError as error:
-        raise WeightsError(f"weights: there is no file {str(path)!r}") from error
-    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
-        raise WeightsError(f"weights: {str(path)!r} cannot be read as safetensors: {error}") from error
+        return dict(checkpoints.read(entries))
+    except WeightsError as error:
+        raise WeightsError(f"weights: {where} is refused: {error}") from error
 
 
-def _hint(path: Path) -> str:
-    torch = path.suffix in (".pth", ".pt")
-    return "; save the checkpoint's tensors with safetensors.torch.save_file where torch is" if torch else ""
+def save_weights(
+    weights: Mapping[str, Any], path: str | Path, spelling: str = "official", num_heads: int | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> None:  # fmt: skip
+    """Write weights of any spelling, in the given one, to .safetensors or .npz; the file appears whole or not at all.
+
+    spelling: "official", "timm", "transformers" (the names that save_pretrained writes), "transformers5" (those of
+    version 5's own modules) or "jax" (Google's; num_heads is needed where the width is not one of the papers').
+    metadata: text to text, in the header of .safetensors. Raises WeightsError.
+    """
+    path = Path(path)
+    if path.suffix not in (".safetensors", ".npz"):
+        raise WeightsError(f"weights: {str(path)!r} must end in .safetensors or .npz")
+    named = spelled(load(weights).weights, spelling, num_heads)
+    try:
+        arrays = {name: np.ascontiguousarray(on_host(value)) for name, value in named.items()}
+    except ValueError as error:
+        raise WeightsError(f"weights: a value cannot be written: {error}") from error
+    try:
+        with replacing(path) as unfinished:
+            _write(unfinished, arrays, {"format": "pt", **(metadata or {})})
+    except OSError as error:
+        raise WeightsError(f"weights: {str(path)!r} cannot be written: {error.strerror or error}") from error
+
+
+def _write(path: Path, arrays: Mapping[str, Any], metadata: dict[str, str]) -> None:
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
+    if path.suffix == ".npz":
+        np.savez(path, **arrays)  # type: ignore[arg-type]
+        return
+    try:
+        save_file(dict(arrays), path, metadata)
+    except (SafetensorError, KeyError, TypeError) as error:
+        raise WeightsError(f"weights: cannot be written as safetensors: {error}") from error
 
 
 def seed_of(source: str) -> int | None:
@@ -81,7 +143,7 @@ def obtain(source: Any, config: Config) -> dict[str, Any]:
     seed = seed_of(source) if isinstance(source, str) else None
     if seed is not None:
         return dict(synthetic.weights(shapes(config), seed))
-    return fit({name: exported(value) for name, value in _read(source).items()}, config)
+    return fit(load(source).weights, config)
 
 
 def fit(weights: Mapping[str, Array], config: Config) -> dict[str, Array]:
@@ -90,28 +152,14 @@ def fit(weights: Mapping[str, Array], config: Config) -> dict[str, Array]:
     Two kinds of entries may be there or not: `num_batches_tracked`, which no forward pass reads, and the classifiers
     where num_classes is 0.
     """
-    for name in weights:
-        if not isinstance(name, str):
-            raise WeightsError(f"weights: names must be text, got {name!r}")
-    found = respell({name: value for name, value in weights.items() if not name.endswith("num_batches_tracked")}, config)
+    found = respell({name: value for name, value in weights.items() if not name.endswith(UNCOUNTED)}, config)
     wanted = shapes(config)
     if not config.num_classes:  # asked for: pooled features, so the classifiers of the weights are of no use
-        found = {name: value for name, value in found.items() if not name.startswith(("head.", "head_dist."))}
+        found = {name: value for name, value in found.items() if not name.startswith(CLASSIFIERS)}
     if isinstance(config, VitConfig) and "pos_embed" in found:
         found["pos_embed"] = _fit_positions(found["pos_embed"], config, wanted["pos_embed"])
-    complaints = [
-        _listed("missing", [name + nearest(name, set(found) - set(wanted)) for name in wanted if name not in found]),
-        _listed("left over", [name for name in found if name not in wanted]),
-        _listed("wrongly shaped", [
-            f"{name} {_shape(found[name])} instead of {shape}"
-            for name, shape in wanted.items() if name in found and _shape(found[name]) != shape
-        ]),
-        _listed("not of a real dtype", [
-            f"{name} {found[name].dtype}" for name in wanted if name in found and not _real(found[name])
-        ]),
-    ]  # fmt: skip
-    if any(complaints):
-        raise WeightsError(f"these weights do not fit this {config.family} config: " + "; ".join(filter(None, complaints)))
+    if complaints := complaint(found, wanted):
+        raise WeightsError(f"these weights do not fit this {config.family} config: {complaints}{told(weights, config.family)}")
     return {name: found[name] for name in wanted}
 
 
@@ -122,21 +170,21 @@ def respell(weights: Mapping[str, Array], config: Config) -> dict[str, Array]:
     pattern, wanted = GAINS[0] if config.modules == "timm" else GAINS[1]
     found: dict[str, Array] = {}
     for name, value in weights.items():
-        spelled = re.sub(pattern, wanted, name)
-        spelled = spelled.removesuffix("_") if spelled != name else name  # the only branch has no number
-        if spelled in found:
-            raise WeightsError(f"weights: {spelled} came in both its spellings")
-        found[spelled] = value
+        new = re.sub(pattern, wanted, name)
+        new = new.removesuffix("_") if new != name else name  # the only branch has no number
+        if new in found:
+            raise WeightsError(f"weights: {new} came in both its spellings")
+        found[new] = value
     return found
 
 
 def _fit_positions(table: Array, config: VitConfig, wanted: tuple[int, ...]) -> Array:
     """Positions of a square grid of another size, resampled in float64; anything else as it is."""
     special = 0 if config.no_embed_class else config.num_special
-    shape = _shape(table)
-    if shape == wanted or not _real(table) or len(shape) != 3 or shape[2] != wanted[2]:
+    shape = shape_of(table)
+    if shape == wanted or not is_real(table) or len(shape) != 3 or shape[2] != wanted[2]:
         return table
-    side = round((shape[1] - special) ** 0.5) if shape[1] > special else 0
+    side = math.isqrt(max(shape[1] - special, 0))
     if side < 1 or side * side != shape[1] - special:
         return table
     return resampled(table, replace(config, img_size=side * config.patch_size), config.grid, config.antialias)
@@ -150,20 +198,3 @@ def resampled(table: Array, config: VitConfig, grid: tuple[int, int], antialias:
     except ValueError as error:
         raise WeightsError(f"weights: pos_embed cannot be resampled: {error}") from error
     return resample_positions(wide, special, config.grid, grid, antialias)
-
-
-def _shape(value: Any) -> tuple[int, ...]:
-    try:
-        return tuple(int(side) for side in value.shape)
-    except (AttributeError, TypeError) as error:
-        raise WeightsError(f"weights: {type(value).__name__} is no array") from error
-
-
-def _listed(what: str, names: list[str]) -> str:
-    rest = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-    return f"{len(names)} {what} ({', '.join(names[:LISTED])}{rest})" if names else ""
-
-
-def _real(value: Any) -> bool:
-    """Whether an array's dtype is one of real numbers, whichever library's it is."""
-    return any(word in str(value.dtype) for word in ("float", "int", "bool")) or str(value.dtype)[1:] in ("f2", "f4", "f8")

@@ -17,7 +17,8 @@ FRAMEWORKS = {"torch", "jax", "jaxlib", "cupy", "onnxruntime", "tensorflow", "ma
 # Which modules of reforg a module may import when it is imported; everything else is imported where it is used.
 LAYERS = (
     *("errors", "arrays", "host", "ops", "config", "evit", "vit", "shunted", "parameters", "names", "costs", "synthetic"),
-    *("embedded", "weights", "backend", "tokens", "models", "picture", "demo", "cli", "__main__"),
+    *("files", "checkpoints", "containers", "spellings", "mismatch", "preprocessing", "hub", "embedded", "weights", "backend"),
+    *("tokens", "models", "picture", "demo", "convert", "cli", "__main__"),
 )
 REFERENCE = ("arrays", "ops", "config", "evit", "vit", "shunted", "errors")
 

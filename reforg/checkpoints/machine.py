@@ -1,0 +1,218 @@
+"""The state of a pickle machine: a stack, marks, a memo, and what may be taken from the file or made out of it.
+
+A class is a name that is never imported; a call is looked up in a table of our own functions, or makes an inert stub,
+or refuses the file. The number of steps, the open marks, every length and all text together are limited.
+"""
+
+import re
+import struct
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from reforg.checkpoints import limits
+from reforg.checkpoints.imports import is_data
+from reforg.checkpoints.limits import require
+from reforg.checkpoints.stubs import Global, Stub
+from reforg.errors import WeightsError
+
+Calls = Mapping[str, Callable[..., Any]]
+ENDS = "its pickle ends in the middle"
+EMPTY = "its pickle takes more than it made"
+INT64 = 1 << 63
+KEYS = (str, bytes, float, bool, type(None))
+
+
+class Machine:
+    """What the instructions of one pickle in `data[start:end]` work on; `position` is the next of them.
+
+    calls: what stands for a function, by its path; any other call makes a stub or is refused.
+    persistent: what stands for a persistent id, an object that lies elsewhere in the file.
+    """
+
+    def __init__(self, data: Any, start: int, end: int, calls: Calls, persistent: Callable[[Any], Any] | None) -> None:
+        self.data, self.position, self.end = data, start, end
+        self.calls: Calls = {**CONTAINERS, **calls}
+        self.persistent = persistent
+        self.stack: list[Any] = []
+        self.below_marks: list[list[Any]] = []  # what lies under each open mark
+        self.memo: dict[int, Any] = {}  # a dictionary, so that no index can make it grow
+        self.steps = limits.OPERATIONS
+        self.room = limits.TEXT
+
+    def spend(self, steps: int) -> None:
+        """Count work done."""
+        self.steps -= steps
+        if self.steps < 0:
+            raise WeightsError(f"its pickle takes more than {limits.OPERATIONS:,} steps")
+
+    # The stack
+
+    def push(self, value: Any) -> None:
+        """Put a value on top."""
+        self.stack.append(value)
+
+    def pop(self) -> Any:
+        """Take the top value off."""
+        if not self.stack:
+            raise WeightsError(EMPTY)
+        return self.stack.pop()
+
+    def popped(self, count: int) -> tuple[Any, ...]:
+        """The top values, taken off, lowest first."""
+        require(len(self.stack) >= count, EMPTY)
+        items = tuple(self.stack[-count:])
+        del self.stack[-count:]
+        return items
+
+    def top(self) -> Any:
+        """The top value, which stays."""
+        if not self.stack:
+            raise WeightsError(EMPTY)
+        return self.stack[-1]
+
+    def mark(self) -> None:
+        """Remember this height of the stack."""
+        require(len(self.below_marks) < limits.MARKS, f"its pickle nests deeper than {limits.MARKS} marks")
+        self.below_marks.append(self.stack)
+        self.stack = []
+
+    def pop_to_mark(self) -> list[Any]:
+        """Everything above the last mark, taken off together with the mark."""
+        require(bool(self.below_marks), EMPTY)
+        items, self.stack = self.stack, self.below_marks.pop()
+        return items
+
+    def remember(self, index: int) -> None:
+        """Keep the top value in the memo."""
+        self.memo[index] = self.top()
+
+    def recalled(self, index: int) -> Any:
+        """A value of the memo."""
+        if index not in self.memo:
+            raise WeightsError("its pickle refers to what it never made")
+        return self.memo[index]
+
+    # What an instruction reads
+
+    def byte(self) -> int:
+        """The next byte."""
+        if self.position >= self.end:
+            raise WeightsError(ENDS)
+        self.position += 1
+        value: int = self.data[self.position - 1]
+        return value
+
+    def take(self, length: int) -> bytes:
+        """The next bytes."""
+        start, self.position = self.position, self.position + length
+        if self.position > self.end:
+            raise WeightsError(ENDS)
+        taken: bytes = self.data[start : self.position]
+        return taken
+
+    def number(self, form: str) -> int:
+        """An integer of a form of `struct`."""
+        return int(struct.unpack(form, self.take(struct.calcsize(form)))[0])
+
+    def line(self) -> bytes:
+        """Up to the next line feed, without it."""
+        stop = self.data.find(b"\n", self.position, min(self.end, self.position + limits.LINE))
+        require(stop >= 0, "its pickle has a line without end")
+        return self.take(stop + 1 - self.position)[:-1]
+
+    def word(self) -> str:
+        """A line as text."""
+        return self.decoded(self.line(), "utf-8")
+
+    def index(self) -> int:
+        """A line as an index of the memo."""
+        line = self.line()
+        require(re.fullmatch(rb"\d{1,10}", line) is not None, "its pickle has an index that is no number")
+        return int(line)
+
+    def piece(self, length: int) -> bytes | None:
+        """Bytes of text or data; None, passed over, where they are too many to be a name."""
+        require(0 <= length <= self.end - self.position, ENDS)
+        if length > limits.PIECE:
+            self.position += length
+            return None
+        self.room -= length
+        require(self.room >= 0, "its pickle holds more text than any checkpoint")
+        return self.take(length)
+
+    def decoded(self, text: bytes, encoding: str) -> str:
+        """Bytes as text."""
+        try:
+            return text.decode(encoding)
+        except UnicodeDecodeError as error:
+            raise WeightsError(f"its pickle holds text that is not {encoding}") from error
+
+    # What an instruction makes
+
+    def extend(self, items: list[Any]) -> None:
+        """Add items to the list on top; a stub forgets them."""
+        target = self.top()
+        if isinstance(target, list):
+            target.extend(items)
+        else:
+            require(isinstance(target, Stub), f"it would add items to {kind_of(target)}")
+
+    def assign(self, pairs: list[Any]) -> None:
+        """Set keys and values, given by turns, of the dictionary on top; a stub forgets them."""
+        target = self.top()
+        require(len(pairs) % 2 == 0, "its pickle has a key without a value")
+        require(isinstance(target, dict | Stub), f"it would set items of {kind_of(target)}")
+        if isinstance(target, dict):
+            fill(target, pairs)
+
+    def called(self, function: Any, arguments: Any) -> Any:
+        """The result of one of our functions, or a stub for an object; WeightsError for any other call."""
+        require(isinstance(function, Global), f"it would call {kind_of(function)}")
+        require(isinstance(arguments, tuple), f"it would call {function} with {kind_of(arguments)} for arguments")
+        if function.path not in self.calls:
+            require(is_data(function.path), f"it would call {function}, which no honest checkpoint needs")
+            return Stub(function.path)
+        for argument in arguments:
+            self.spend(len(argument) if isinstance(argument, list | dict | tuple) else 0)
+        try:
+            return self.calls[function.path](*arguments)
+        except TypeError as error:
+            raise WeightsError(f"it gives {function} arguments that do not fit") from error
+
+
+def fill(target: dict[Any, Any], pairs: list[Any]) -> None:
+    """Set keys and values, given by turns. Keys that are no plain scalars are left out: no weights are under them.
+
+    Hashing a tuple of tuples has no bound, and integers of any size can be made to collide.
+    """
+    for position in range(0, len(pairs), 2):
+        key = pairs[position]
+        if type(key) in KEYS or (type(key) is int and -INT64 <= key < INT64):
+            target[key] = pairs[position + 1]
+
+
+def kind_of(value: Any) -> str:
+    """A word for what a value is, for a sentence."""
+    return str(value) if isinstance(value, Stub | Global) else f"a {type(value).__name__}"
+
+
+def _mapping(pairs: Any = ()) -> dict[Any, Any]:
+    """OrderedDict and Counter: empty, of a dictionary, or of a list of pairs."""
+    if isinstance(pairs, dict):
+        return dict(pairs)
+    target: dict[Any, Any] = {}
+    for pair in pairs if isinstance(pairs, list | tuple) else [pairs]:
+        require(isinstance(pair, list | tuple) and len(pair) == 2, "it makes a dictionary of something else than pairs")
+        fill(target, list(pair))
+    return target
+
+
+def _default_mapping(*_: Any) -> dict[Any, Any]:
+    return {}
+
+
+CONTAINERS: Calls = {
+    "collections.OrderedDict": _mapping,
+    "collections.Counter": _mapping,
+    "collections.defaultdict": _default_mapping,
+}

@@ -1,0 +1,70 @@
+"""safetensors: checked by the format's own library, behind limits of ours, and mapped.
+
+Beyond what the library refuses: headers that no model needs, names that come twice, and tensors that do not begin at a
+multiple of their dtype's size, which could not be used where they lie.
+"""
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reforg.checkpoints import limits
+from reforg.checkpoints.entry import Entry, Values
+from reforg.checkpoints.limits import require
+from reforg.checkpoints.tensors import DTYPES
+from reforg.errors import WeightsError
+
+NAMES = {
+    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32", "I16": "int16",
+    "I8": "int8", "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8", "BOOL": "bool", "C64": "complex64",
+    "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2", "F8_E4M3FNUZ": "float8_e4m3fnuz", "F8_E5M2FNUZ": "float8_e5m2fnuz",
+}  # fmt: skip
+METADATA = "__metadata__"
+
+
+def is_safetensors(start: bytes) -> bool:
+    """Whether a file begins with a length of a header, and the header with a brace."""
+    return len(start) > 8 and start[8:9] == b"{" and start[6:8] == b"\0\0"
+
+
+def read_safetensors(path: Path, buffer: Any) -> tuple[dict[str, Entry], dict[str, str]]:
+    """Name -> array, and the metadata."""
+    from safetensors import SafetensorError, safe_open
+
+    length = struct.unpack("<Q", buffer[:8])[0] if len(buffer) >= 8 else 0
+    require(length <= limits.HEADER, f"it is no safetensors file: its header would take {length:,} bytes")
+    try:
+        with safe_open(path, framework="np"):
+            pass
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise WeightsError(f"it is no safetensors file: {error}") from error
+    header = json.loads(buffer[8 : 8 + length], object_pairs_hook=_once)
+    metadata = header.pop(METADATA, None) or {}
+    require(len(header) <= limits.RECORDS, f"it has {len(header):,} tensors")
+    return {name: _entry(name, told, buffer, 8 + length) for name, told in header.items()}, metadata
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    require(len(found) == len(pairs), "its header names something twice")
+    return found
+
+
+def _entry(name: str, told: dict[str, Any], buffer: Any, start: int) -> Entry:
+    known = NAMES.get(told["dtype"])
+    if known is None:
+        raise WeightsError(f"its tensor {name!r} is of a dtype that is not read, {told['dtype']}")
+    dtype, shape = DTYPES[known], tuple(told["shape"])
+    require(len(shape) <= limits.DIMENSIONS, f"its tensor {name!r} has {len(shape)} dimensions")
+    begin = told["data_offsets"][0]
+    require(begin % dtype.itemsize == 0, f"its tensor {name!r} begins at byte {begin}, no multiple of the size of {known}")
+
+    def view() -> Values:
+        if dtype == np.bool_:  # any byte but 0 is true
+            return np.not_equal(np.ndarray(shape, np.uint8, buffer, start + begin), 0)
+        return np.ndarray(shape, dtype.newbyteorder("<"), buffer, start + begin)
+
+    return Entry(shape, dtype, view)

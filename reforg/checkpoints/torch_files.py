@@ -1,0 +1,120 @@
+"""Checkpoints of torch.save: archives, and the format of before 1.6, which timm's releases still have."""
+
+import threading
+from typing import Any
+
+from reforg.checkpoints import pickles, zips
+from reforg.checkpoints.limits import require
+from reforg.checkpoints.stubs import Global, Stub
+from reforg.checkpoints.tensors import Storage, Tensors, identifier
+from reforg.errors import WeightsError
+
+MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
+PICKLE = "data.pkl"
+
+
+def is_archive(records: dict[str, zips.Record]) -> bool:
+    """Whether an archive is one of torch's."""
+    return any(name.endswith(f"/{PICKLE}") or name == PICKLE for name in records)
+
+
+def read_archive(buffer: Any, records: dict[str, zips.Record]) -> Any:
+    """What torch.save wrote into an archive: NAME/data.pkl, and NAME/data/KEY for each storage."""
+    pickled = [name for name in records if name.rpartition("/")[2] == PICKLE]
+    require(len(pickled) == 1 and pickled[0].count("/") == 1, "it has not exactly one pickle NAME/data.pkl")
+    prefix = pickled[0].removesuffix(PICKLE)
+    if any(name.startswith(f"{prefix}code/") for name in records):
+        raise WeightsError("it is a TorchScript program, not a checkpoint; save its state_dict() with torch.save")
+    order = zips.contents(buffer, records[f"{prefix}byteorder"]) if f"{prefix}byteorder" in records else b"little"
+    require(order in (b"little", b"big"), f"its byte order is {order[:20]!r}, neither little nor big")
+    opened = _Storages(buffer, {name.removeprefix(f"{prefix}data/"): record for name, record in records.items()})
+    tensors = Tensors(len(buffer), opened, swapped=order == b"big")
+
+    def persistent(value: Any) -> Storage:
+        key, kind, numel, _ = identifier(value)
+        storage = tensors.storage(key, kind, numel)
+        require(f"{prefix}data/{key}" in records, f"it lacks the data of its storage {key!r}")
+        size = records[f"{prefix}data/{key}"].size
+        require(size == storage.nbytes, f"its storage {key!r} has {size:,} bytes instead of {storage.nbytes:,}")
+        return storage
+
+    record = records[pickled[0]]
+    source = zips.contents(buffer, record)
+    return pickles.load(source, calls=tensors.calls, persistent=persistent)[0]
+
+
+class _Storages:
+    """Finds the bytes of an archive's storages, checking each once."""
+
+    def __init__(self, buffer: Any, records: dict[str, zips.Record]) -> None:
+        self.buffer, self.records = buffer, records
+        self.checked: dict[str, tuple[Any, int]] = {}
+        self.lock = threading.Lock()
+
+    def __call__(self, key: str) -> tuple[Any, int]:
+        with self.lock:
+            found = self.checked.get(key)
+        if found is None:
+            record = self.records[key]
+            if record.deflated:
+                found = bytearray(zips.contents(self.buffer, record)), 0
+            else:
+                with memoryview(self.buffer) as whole:
+                    zips.check(whole[record.start : record.start + record.stored], record)
+                found = self.buffer, record.start
+            with self.lock:
+                self.checked[key] = found
+        return found
+
+
+def is_before_1_6(buffer: Any) -> bool:
+    """Whether a file begins as torch.save did before 1.6: with its magic number, pickled."""
+    return MAGIC.to_bytes(10, "little") in bytes(buffer[:16])
+
+
+def read_before_1_6(buffer: Any) -> Any:
+    """What torch.save wrote before 1.6: five pickles, then of each storage its number of elements and its bytes.
+
+    The bytes are little-endian whatever machine wrote them; the number was, on some, of the machine's own order.
+    """
+    position, end = 0, len(buffer)
+    starts: dict[str, int] = {}
+    tensors = Tensors(end, lambda key: (buffer, starts[key]))
+    heads = []
+    for _ in range(3):
+        value, position = pickles.load(buffer, position)
+        heads.append(value)
+    require(heads[:2] == [MAGIC, PROTOCOL], f"its format has the version {heads[1]!r:.20}")
+    require(isinstance(heads[2], dict), "it does not say what machine wrote it")
+    root, position = pickles.load(buffer, position, calls=tensors.calls, persistent=lambda value: _storage(tensors, value))
+    keys, position = pickles.load(buffer, position)
+    require(isinstance(keys, list) and all(isinstance(key, str) for key in keys), "its list of storages is none")
+    require(sorted(keys) == sorted(tensors.storages), "its list of storages is not that of its tensors")
+    for key in keys:
+        storage = tensors.storages[key]
+        count = bytes(buffer[position : position + 8])
+        written = {storage.numel.to_bytes(8, "little"), *_swapped(storage, heads[2])}
+        require(count in written, f"its storage {key!r} is not of {storage.numel:,} elements")
+        starts[key] = position + 8
+        position += 8 + storage.nbytes
+        require(position <= end, f"its storage {key!r} is cut off")
+    require(position == end, f"it goes on for {end - position:,} bytes after its last storage")
+    return root
+
+
+def _swapped(storage: Storage, system: dict[Any, Any]) -> list[bytes]:
+    return [storage.numel.to_bytes(8, "big")] if system.get("little_endian") is False else []
+
+
+def _storage(tensors: Tensors, value: Any) -> Storage | Stub:
+    if isinstance(value, tuple) and len(value) == 4 and value[0] == "module" and isinstance(value[1], Global):
+        return Stub(value[1].path)  # the class of a whole module, with its source text
+    key, kind, numel, view = identifier(value)
+    whole = tensors.storage(key, kind, numel)
+    if view is None:
+        return whole
+    require(isinstance(view, tuple) and len(view) == 3, f"its storage {key!r} has a view that is none")
+    _, first, count = view
+    fits = type(first) is int and type(count) is int and 0 <= first and 0 <= count and first + count <= whole.numel
+    require(fits, f"its storage {key!r} has a view that reaches beyond it")
+    return Storage(key, whole.dtype, count, first)

@@ -1,0 +1,172 @@
+"""The records of a ZIP archive in memory; every figure of its directory is checked before one is used.
+
+Written after PKWARE's APPNOTE.TXT 6.3.10, sections 4.3 and 4.5.3, for what torch and NumPy write: no comment, nothing
+before or between the parts, no encryption, records stored or deflated.
+"""
+
+import struct
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+from reforg.checkpoints import limits
+from reforg.checkpoints.limits import require
+
+END = struct.Struct("<4s4H2LH")  # end of the central directory
+END64 = struct.Struct("<4sQ2H2L4Q")
+LOCATOR64 = struct.Struct("<4sLQL")
+CENTRAL = struct.Struct("<4s6H3L5H2L")
+LOCAL = struct.Struct("<4s5H3L2H")
+FULL16, FULL32 = 0xFFFF, 0xFFFFFFFF  # "see the 64-bit field"
+STORED, DEFLATED = 0, 8
+REFUSED_FLAGS = 0x2061  # encrypted, patched data, strong encryption, masked headers
+LATER = 0x8  # the local header leaves sizes to a descriptor after the data
+
+
+@dataclass(frozen=True)
+class Record:
+    """Where the bytes of one record lie, and how many there are of it in the file and inflated."""
+
+    name: str
+    header: int
+    start: int
+    stored: int
+    size: int
+    deflated: bool
+    crc: int
+
+
+def records(buffer: Any) -> dict[str, Record]:
+    """Name -> record of an archive; WeightsError where anything about it is not as it should be."""
+    position, size, count = _directory(buffer)
+    directory = position
+    found: dict[str, Record] = {}
+    stop = position + size
+    for _ in range(count):
+        record, position = _record(buffer, position, stop, directory)
+        require(record.name not in found, f"its record {record.name!r} is there twice")
+        found[record.name] = record
+    require(position == stop, "its directory is longer than its records")
+    ordered = sorted(found.values(), key=lambda record: record.header)
+    for first, second in zip(ordered, ordered[1:], strict=False):
+        require(first.start + first.stored <= second.header, f"its records {first.name!r} and {second.name!r} overlap")
+    return found
+
+
+def contents(buffer: Any, record: Record) -> bytes:
+    """A small record's bytes, inflated and with their checksum checked."""
+    raw = buffer[record.start : record.start + record.stored]
+    if record.deflated:
+        machine = zlib.decompressobj(-zlib.MAX_WBITS)
+        try:
+            raw = machine.decompress(raw, record.size + 1)
+        except zlib.error as error:
+            require(False, f"its record {record.name!r} cannot be inflated: {error}")
+        require(machine.eof and len(raw) == record.size, f"its record {record.name!r} is not as long as it says")
+    check(raw, record)
+    return bytes(raw)
+
+
+def check(data: Any, record: Record) -> None:
+    """WeightsError where a record's bytes are not those that were written; a checksum of 0 was never computed."""
+    require(record.crc in (0, zlib.crc32(data)), f"its record {record.name!r} is damaged: its checksum differs")
+
+
+def _directory(buffer: Any) -> tuple[int, int, int]:
+    """Where the central directory begins, its bytes, its records."""
+    end = len(buffer) - END.size
+    require(end >= 0, "it is no whole archive")
+    mark, disk, first, here, count, size, start, comment = END.unpack(buffer[end:])
+    require(mark == b"PK\5\6" and not comment, "its end is no archive's end: it is cut off, or something was added")
+    require(not disk and not first and here == count, "it is one part of several")
+    stop = end
+    if end >= LOCATOR64.size and buffer[end - LOCATOR64.size : end][:4] == b"PK\6\7":
+        stop, wide_count, wide_size, wide_start = _directory64(buffer, end - LOCATOR64.size)
+        count = _wide(count, FULL16, wide_count)
+        size = _wide(size, FULL32, wide_size)
+        start = _wide(start, FULL32, wide_start)
+    require(start + size == stop, "its directory is not where it says")
+    require(count <= limits.RECORDS and size <= limits.HEADER, f"it has {count:,} records in a directory of {size:,} bytes")
+    return start, size, count
+
+
+def _directory64(buffer: Any, locator: int) -> tuple[int, int, int, int]:
+    """Where the 64-bit end record begins, and the directory's records, bytes and start by it."""
+    _, disk, position, disks = LOCATOR64.unpack(buffer[locator : locator + LOCATOR64.size])
+    require(not disk and disks <= 1 and position + END64.size == locator, "its directory is not where it says")
+    mark, length, _, _, disk, first, here, count, size, start = END64.unpack(buffer[position:locator])
+    require(mark == b"PK\6\6" and length == END64.size - 12, "its directory is not where it says")
+    require(not disk and not first and here == count, "it is one part of several")
+    return position, count, size, start
+
+
+def _wide(narrow: int, full: int, wide: int) -> int:
+    """The 64-bit figure, which the narrow one must not contradict."""
+    require(narrow in (full, wide), "its directory contradicts itself")
+    return wide
+
+
+def _record(buffer: Any, position: int, stop: int, directory: int) -> tuple[Record, int]:
+    """The record whose entry in the directory is at `position`, and where the next entry is."""
+    require(position + CENTRAL.size <= stop, "its directory ends in the middle")
+    (mark, _, _, flags, method, _, _, crc, stored, size, name_length, extra_length, comment_length, disk, _, _, header) = (
+        CENTRAL.unpack(buffer[position : position + CENTRAL.size])
+    )
+    after = position + CENTRAL.size + name_length + extra_length + comment_length
+    require(mark == b"PK\1\2" and after <= stop and not disk, "its directory ends in the middle")
+    raw = buffer[position + CENTRAL.size : position + CENTRAL.size + name_length]
+    extra = buffer[position + CENTRAL.size + name_length : after - comment_length]
+    size, stored, header = _extended(extra, (size, stored, header))
+    name = _name(raw)
+    require(not flags & REFUSED_FLAGS and method in (STORED, DEFLATED), f"its record {name!r} is packed in an unknown way")
+    start = _start(buffer, header, directory, raw, flags, (method, stored, size))
+    require(start + stored <= directory, f"its record {name!r} is longer than the file")
+    require(method == DEFLATED or stored == size, f"its record {name!r} is not as long as it says")
+    require(
+        size <= max(stored, limits.grown(stored, limits.INFLATION)),
+        f"its record {name!r} would grow from {stored:,} to {size:,} bytes",
+    )
+    return Record(name, header, start, stored, size, method == DEFLATED, crc), after
+
+
+def _extended(extra: bytes, figures: tuple[int, int, int]) -> list[int]:
+    """Size, stored size and position, by the 64-bit extra field where they are too large for their own. APPNOTE 4.5.3."""
+    missing = [index for index, figure in enumerate(figures) if figure == FULL32]
+    found = list(figures)
+    position = 0
+    while missing and position + 4 <= len(extra):
+        kind, length = struct.unpack_from("<2H", extra, position)
+        if kind == 1:
+            require(8 * len(missing) <= length <= len(extra) - position - 4, "its directory ends in the middle")
+            for index, value in zip(missing, struct.unpack_from(f"<{len(missing)}Q", extra, position + 4), strict=True):
+                found[index] = value
+            missing = []
+        position += 4 + length
+    require(not missing, "its directory lacks a record's size")
+    return found
+
+
+def _name(raw: bytes) -> str:
+    """A record's name: plain, relative, without a way up."""
+    try:
+        name = raw.decode("utf-8")
+    except UnicodeDecodeError:
+        name = ""
+    plain = name.isprintable() and not set(name) & set('\\:"*?<>|') and not name.startswith("/")
+    require(plain and 0 < len(name) <= 1000 and ".." not in name.split("/"), f"it has a record named {raw[:60]!r}")
+    return name
+
+
+def _start(buffer: Any, header: int, directory: int, raw: bytes, flags: int, central: tuple[int, int, int]) -> int:
+    """Where a record's data begins, by its local header, which must agree with the directory."""
+    require(header + LOCAL.size <= directory, "a record begins beyond the file's end")
+    mark, _, local_flags, method, _, _, _, stored, size, name_length, extra_length = LOCAL.unpack(
+        buffer[header : header + LOCAL.size]
+    )
+    start = header + LOCAL.size + name_length + extra_length
+    same = mark == b"PK\3\4" and method == central[0] and (local_flags ^ flags) & ~LATER == 0
+    same = same and buffer[header + LOCAL.size : header + LOCAL.size + name_length] == raw
+    later = (0,) if local_flags & LATER else ()
+    same = same and stored in (central[1], FULL32, *later) and size in (central[2], FULL32, *later)
+    require(same, f"the directory contradicts the record {raw[:60]!r}")
+    return start

@@ -1,0 +1,340 @@
+"""The names that other programs give to the same tensors: one table a source, read in both directions.
+
+A table maps our name, which is the official code's, to the source's. "#" is the number of the block; a name without
+".weight" or ".bias" stands for both of them. A tuple is queries, keys and values, which lie side by side in our qkv.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from reforg.errors import WeightsError, nearest
+from reforg.host import on_host
+from reforg.names import WIDTHS
+
+Name = str | tuple[str, str, str]
+
+# timm, where it differs from the official code: LayerScale, and parallel blocks.
+TIMM: dict[str, Name] = {
+    "blocks.#.gamma_1": "blocks.#.ls1.gamma",
+    "blocks.#.gamma_2": "blocks.#.ls2.gamma",
+}
+TIMM_PARALLEL: dict[str, Name] = {
+    "blocks.#.norm1": "blocks.#.attns.0.norm",
+    "blocks.#.norm11": "blocks.#.attns.1.norm",
+    "blocks.#.attn.qkv": "blocks.#.attns.0.attn.qkv",
+    "blocks.#.attn1.qkv": "blocks.#.attns.1.attn.qkv",
+    "blocks.#.attn.proj": "blocks.#.attns.0.attn.proj",
+    "blocks.#.attn1.proj": "blocks.#.attns.1.attn.proj",
+    "blocks.#.gamma_1": "blocks.#.attns.0.ls.gamma",
+    "blocks.#.gamma_1_1": "blocks.#.attns.1.ls.gamma",
+    "blocks.#.norm2": "blocks.#.ffns.0.norm",
+    "blocks.#.norm21": "blocks.#.ffns.1.norm",
+    "blocks.#.mlp.fc1": "blocks.#.ffns.0.mlp.fc1",
+    "blocks.#.mlp1.fc1": "blocks.#.ffns.1.mlp.fc1",
+    "blocks.#.mlp.fc2": "blocks.#.ffns.0.mlp.fc2",
+    "blocks.#.mlp1.fc2": "blocks.#.ffns.1.mlp.fc2",
+    "blocks.#.gamma_2": "blocks.#.ffns.0.ls.gamma",
+    "blocks.#.gamma_2_1": "blocks.#.ffns.1.ls.gamma",
+}
+
+# transformers: what ViT, DeiT and DINOv2 share, then each of them as version 4 names it, which version 5 writes too.
+EMBEDDINGS: dict[str, Name] = {
+    "cls_token": "embeddings.cls_token",
+    "dist_token": "embeddings.distillation_token",
+    "pos_embed": "embeddings.position_embeddings",
+    "patch_embed.proj": "embeddings.patch_embeddings.projection",
+    "norm": "layernorm",
+}
+TRANSFORMERS_4: dict[str, Name] = EMBEDDINGS | {
+    "blocks.#.norm1": "encoder.layer.#.layernorm_before",
+    "blocks.#.attn.qkv": (
+        "encoder.layer.#.attention.attention.query",
+        "encoder.layer.#.attention.attention.key",
+        "encoder.layer.#.attention.attention.value",
+    ),
+    "blocks.#.attn.proj": "encoder.layer.#.attention.output.dense",
+    "blocks.#.norm2": "encoder.layer.#.layernorm_after",
+    "blocks.#.mlp.fc1": "encoder.layer.#.intermediate.dense",
+    "blocks.#.mlp.fc2": "encoder.layer.#.output.dense",
+    "head": "classifier",
+}
+DINOV2_4: dict[str, Name] = EMBEDDINGS | {
+    "blocks.#.norm1": "encoder.layer.#.norm1",
+    "blocks.#.attn.qkv": TRANSFORMERS_4["blocks.#.attn.qkv"],
+    "blocks.#.attn.proj": "encoder.layer.#.attention.output.dense",
+    "blocks.#.ls1.gamma": "encoder.layer.#.layer_scale1.lambda1",
+    "blocks.#.norm2": "encoder.layer.#.norm2",
+    "blocks.#.mlp.fc1": "encoder.layer.#.mlp.fc1",
+    "blocks.#.mlp.fc2": "encoder.layer.#.mlp.fc2",
+    "blocks.#.ls2.gamma": "encoder.layer.#.layer_scale2.lambda1",
+}
+# Version 5's own modules.
+TRANSFORMERS_5: dict[str, Name] = EMBEDDINGS | {
+    "blocks.#.norm1": "layers.#.layernorm_before",
+    "blocks.#.attn.qkv": ("layers.#.attention.q_proj", "layers.#.attention.k_proj", "layers.#.attention.v_proj"),
+    "blocks.#.attn.proj": "layers.#.attention.o_proj",
+    "blocks.#.norm2": "layers.#.layernorm_after",
+    "blocks.#.mlp.fc1": "layers.#.mlp.fc1",
+    "blocks.#.mlp.fc2": "layers.#.mlp.fc2",
+    "head": "classifier",
+}
+DINOV2_5: dict[str, Name] = DINOV2_4 | {
+    "blocks.#.attn.qkv": (
+        "encoder.layer.#.attention.q_proj",
+        "encoder.layer.#.attention.k_proj",
+        "encoder.layer.#.attention.v_proj",
+    ),
+    "blocks.#.attn.proj": "encoder.layer.#.attention.o_proj",
+}
+DISTILLED_HEADS: dict[str, Name] = {"head": "cls_classifier", "head_dist": "distillation_classifier"}
+
+
+def _jax(block: str, attention: str, mlp: str, norms: tuple[str, str], table: dict[str, Name]) -> dict[str, Name]:
+    """Google's names of a ViT, whose versions number a block's modules differently."""
+    query, key, value = (f"{block}/{attention}/{part}" for part in ("query", "key", "value"))
+    return table | {
+        "blocks.#.norm1.weight": f"{block}/{norms[0]}/scale",
+        "blocks.#.norm1.bias": f"{block}/{norms[0]}/bias",
+        "blocks.#.attn.qkv.weight": (f"{query}/kernel", f"{key}/kernel", f"{value}/kernel"),
+        "blocks.#.attn.qkv.bias": (f"{query}/bias", f"{key}/bias", f"{value}/bias"),
+        "blocks.#.attn.proj.weight": f"{block}/{attention}/out/kernel",
+        "blocks.#.attn.proj.bias": f"{block}/{attention}/out/bias",
+        "blocks.#.norm2.weight": f"{block}/{norms[1]}/scale",
+        "blocks.#.norm2.bias": f"{block}/{norms[1]}/bias",
+        "blocks.#.mlp.fc1.weight": f"{block}/{mlp}/Dense_0/kernel",
+        "blocks.#.mlp.fc1.bias": f"{block}/{mlp}/Dense_0/bias",
+        "blocks.#.mlp.fc2.weight": f"{block}/{mlp}/Dense_1/kernel",
+        "blocks.#.mlp.fc2.bias": f"{block}/{mlp}/Dense_1/bias",
+        "patch_embed.proj.weight": "embedding/kernel",
+        "patch_embed.proj.bias": "embedding/bias",
+        "norm.weight": "Transformer/encoder_norm/scale",
+        "norm.bias": "Transformer/encoder_norm/bias",
+        "head.weight": "head/kernel",
+        "head.bias": "head/bias",
+        "cls_token": "cls",
+    }
+
+
+# Google's vision_transformer repository, and its successor big_vision.
+JAX = _jax(
+    "Transformer/encoderblock_#", "MultiHeadDotProductAttention_1", "MlpBlock_3", ("LayerNorm_0", "LayerNorm_2"),
+    {"pos_embed": "Transformer/posembed_input/pos_embedding"},
+)  # fmt: skip
+BIG_VISION = _jax(
+    "Transformer/encoderblock_#", "MultiHeadDotProductAttention_0", "MlpBlock_0", ("LayerNorm_0", "LayerNorm_1"),
+    {"pos_embed": "pos_embedding"},
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Source:
+    """A program's names: its tables, the prefixes that its files may put before them, and what no forward pass reads."""
+
+    tables: tuple[dict[str, Name], ...]
+    prefixes: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
+
+
+OFFICIAL = "official"
+HUGGING_FACE = ("vit.", "deit.", "dinov2."), ("embeddings.mask_token", "pooler.dense.weight", "pooler.dense.bias")
+SOURCES = {
+    OFFICIAL: Source((), (), ("mask_token",)),
+    "timm": Source((TIMM, TIMM_PARALLEL)),
+    "transformers4": Source((TRANSFORMERS_4, TRANSFORMERS_4 | DISTILLED_HEADS, DINOV2_4), *HUGGING_FACE),
+    "transformers5": Source((TRANSFORMERS_5, TRANSFORMERS_5 | DISTILLED_HEADS, DINOV2_5), *HUGGING_FACE),
+    "jax": Source((JAX, BIG_VISION), ("opt/target/", "params/img/", "params/")),
+}
+ALIASES = {"transformers": "transformers4"}  # what save_pretrained writes, whichever version it is of
+CLASSIFIERS = ("classifier.", "cls_classifier.", "distillation_classifier.")  # without their model's prefix
+
+
+@dataclass(frozen=True)
+class Spelled:
+    """Weights under official names; whose names they had; and what was set aside because no forward pass reads it."""
+
+    weights: dict[str, Any]
+    source: str
+    unread: tuple[str, ...]
+
+
+def official(weights: Mapping[str, Any]) -> Spelled:
+    """The weights under the official code's names, whichever program named them; unknown names stay as they are.
+
+    LayerScale's gains are `gamma_1` in DeiT III, whose class token has no position, and `ls1.gamma` in DINOv2.
+    Raises WeightsError where a tensor comes in two spellings, or a part of a qkv is missing.
+    """
+    source, table = _recognised(weights)
+    told = SOURCES[source]
+    short = {name: _without_prefix(name, told.prefixes) for name in weights}
+    unread = tuple(name for name in weights if short[name] in told.unread)
+    if table == _with_leaves(TIMM) and _class_has_position(weights):
+        table = {}
+    found: dict[str, Any] = {}
+    parts: dict[str, dict[int, Any]] = {}
+    inverse = _inverted(table)
+    for name in (name for name in weights if name not in unread):
+        ours, part = _ours(short[name], inverse)
+        if ours in found and part is None:
+            raise WeightsError(f"weights: {ours} came in both its spellings")
+        value = _from_jax(ours, on_host(weights[name])) if source == "jax" else weights[name]
+        found[ours] = value
+        if part is not None:
+            parts.setdefault(ours, {})[part] = on_host(value)
+    found |= {name: _side_by_side(name, pieces) for name, pieces in parts.items()}
+    return Spelled(found, source, unread)
+
+
+def spelled(weights: Mapping[str, Any], spelling: str, num_heads: int | None = None) -> dict[str, Any]:
+    """Weights of any spelling in the names and layout of one; WeightsError where it has no place for a tensor.
+
+    num_heads: of the model; needed for "jax" where the width is not one of the papers' models.
+    """
+    spelling = ALIASES.get(spelling, spelling)
+    if spelling not in SOURCES:
+        raise WeightsError(f"there is no spelling {spelling!r}{nearest(str(spelling), SOURCES)} (known: {', '.join(SOURCES)})")
+    found = official(weights).weights
+    if spelling == OFFICIAL:
+        return found
+    table, prefix = _class_of(found, spelling)
+    heads = (num_heads or _heads_of(found)) if spelling == "jax" else 0
+    written: dict[str, Any] = {}
+    for name, value in found.items():
+        theirs = _theirs(name, table)
+        if theirs is None and spelling != "timm":  # which has the official names for everything else
+            raise WeightsError(f"weights: {spelling} has no name for {name}, so these weights cannot be spelled so")
+        names = (theirs or name,) if theirs is None or isinstance(theirs, str) else theirs
+        pieces = [value] if len(names) == 1 else np.split(on_host(value), 3)
+        for new, piece in zip(names, pieces, strict=True):
+            written[new if new.startswith(CLASSIFIERS) else prefix + new] = _to_jax(name, on_host(piece), heads) if heads else piece
+    return written
+
+
+def _class_of(weights: Mapping[str, Any], spelling: str) -> tuple[dict[str, Name], str]:
+    """The table of the class that these weights would be of there, and the prefix of its names."""
+    tables = SOURCES[spelling].tables
+    if spelling == "jax":
+        return tables[0], ""
+    if spelling == "timm":
+        return _with_leaves(tables["blocks.0.norm11.weight" in weights]), ""
+    plain, distilled, scaled = tables
+    if "blocks.0.ls1.gamma" in weights:
+        return _with_leaves(scaled), ""
+    family, table = ("deit.", distilled) if "dist_token" in weights else ("vit.", plain)
+    return _with_leaves(table), family if "head.weight" in weights else ""
+
+
+def _heads_of(weights: Mapping[str, Any]) -> int:
+    """The number of heads that the papers' models of this width have."""
+    width = weights["cls_token"].shape[-1] if "cls_token" in weights else 0
+    heads = {embed_dim: heads for embed_dim, _, heads in WIDTHS.values()}.get(width)
+    if heads is None:
+        raise WeightsError(
+            f"weights: Google's layout splits heads, and a width of {width} does not tell their number; give num_heads"
+        )
+    return heads
+
+
+def _recognised(names: Iterable[str]) -> tuple[str, dict[str, Name]]:
+    """The source and table that know the most of these names; the official ones where no other knows any."""
+    templates = [_template(name)[0] for name in names]
+    best, chosen = 0, (OFFICIAL, dict[str, Name]())
+    for source, told in SOURCES.items():
+        for table in told.tables:
+            full = table if source == "jax" else _with_leaves(table)
+            inverse = _inverted(full)
+            known = sum(_without_prefix(template, told.prefixes) in inverse for template in templates)
+            if known > best:
+                best, chosen = known, (source, full)
+    return chosen
+
+
+def _class_has_position(weights: Mapping[str, Any]) -> bool:
+    """Whether the positions are not those of a square of patches alone."""
+    shape = tuple(getattr(weights.get("pos_embed"), "shape", ()))
+    return len(shape) != 3 or round(shape[1] ** 0.5) ** 2 != shape[1]
+
+
+def _with_leaves(table: Mapping[str, Name]) -> dict[str, Name]:
+    """The table with a row for each weight and bias, beside the rows of what is one tensor."""
+    found: dict[str, Name] = dict(table)
+    for ours, theirs in table.items():
+        for leaf in (".weight", ".bias"):
+            found[ours + leaf] = (
+                theirs + leaf if isinstance(theirs, str) else (theirs[0] + leaf, theirs[1] + leaf, theirs[2] + leaf)
+            )
+    return found
+
+
+def _inverted(table: Mapping[str, Name]) -> dict[str, tuple[str, int | None]]:
+    """Their name -> ours, and which of the three parts it is."""
+    found: dict[str, tuple[str, int | None]] = {}
+    for ours, theirs in table.items():
+        if isinstance(theirs, str):
+            found[theirs] = (ours, None)
+        else:
+            found |= {name: (ours, part) for part, name in enumerate(theirs)}
+    return found
+
+
+def _template(name: str) -> tuple[str, str]:
+    """A name with "#" in place of its block's number, and the number."""
+    found = re.search(r"(?<=[._])\d+(?=[./])", name)
+    return (name[: found.start()] + "#" + name[found.end() :], found[0]) if found else (name, "")
+
+
+def _ours(name: str, inverse: Mapping[str, tuple[str, int | None]]) -> tuple[str, int | None]:
+    template, number = _template(name)
+    ours, part = inverse.get(template, (name, None))
+    return ours.replace("#", number), part
+
+
+def _theirs(name: str, table: Mapping[str, Name]) -> Name | None:
+    template, number = _template(name)
+    theirs = table.get(template)
+    if theirs is None or isinstance(theirs, str):
+        return theirs and theirs.replace("#", number)
+    query, key, value = (part.replace("#", number) for part in theirs)
+    return query, key, value
+
+
+def _without_prefix(name: str, prefixes: tuple[str, ...]) -> str:
+    return next((name.removeprefix(prefix) for prefix in prefixes if name.startswith(prefix)), name)
+
+
+def _side_by_side(name: str, pieces: Mapping[int, Any]) -> Any:
+    """Queries, keys and values as one tensor."""
+    if len(pieces) != 3:
+        raise WeightsError(f"weights: {name} is made of queries, keys and values, and only {len(pieces)} of them are there")
+    try:
+        return np.concatenate([pieces[part] for part in range(3)])
+    except ValueError as error:
+        raise WeightsError(f"weights: queries, keys and values of {name} do not fit together: {error}") from error
+
+
+def _from_jax(name: str, array: Any) -> Any:
+    """Google's layout to torch's: kernels are (in, out), heads have an axis of their own, convolutions are (H, W, in, out)."""
+    if name.endswith("attn.proj.weight") and array.ndim == 3:
+        array = array.reshape(-1, array.shape[2])
+    elif name.endswith("attn.qkv.weight") and array.ndim == 3:
+        array = array.reshape(array.shape[0], -1)
+    elif name.endswith("attn.qkv.bias"):
+        array = array.reshape(-1)
+    axes = {2: (1, 0), 4: (3, 2, 0, 1)}.get(array.ndim)
+    return np.ascontiguousarray(array.transpose(axes)) if axes else array
+
+
+def _to_jax(name: str, array: Any, num_heads: int) -> Any:
+    """Torch's layout to Google's."""
+    axes = {2: (1, 0), 4: (2, 3, 1, 0)}.get(array.ndim)
+    array = array.transpose(axes) if axes else array
+    if name.endswith("attn.proj.weight"):
+        array = array.reshape(num_heads, -1, array.shape[1])
+    elif name.endswith("attn.qkv.weight"):
+        array = array.reshape(array.shape[0], num_heads, -1)
+    elif name.endswith("attn.qkv.bias"):
+        array = array.reshape(num_heads, -1)
+    return np.ascontiguousarray(array)
