@@ -12,4 +12,7 @@ def replacing(path: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         written = Path(folder) / path.name
         yield written
+        like = Path(folder) / "new"
+        like.touch()
+        written.chmod(like.stat().st_mode)  # as any new file of this user's; some writers are stricter
         written.replace(path)

@@ -80,9 +80,13 @@ def _opened(source: Any) -> tuple[str, Any, str]:
         raise WeightsError(
             f"weights: {str(source)!r} needs a model, and a seed of at most 19 digits: create_model(name, weights='synthetic:7')"
         )
-    path = Path(source)
-    checkpoint = checkpoints.opened(path)
+    checkpoint = checkpoints.opened(local_path(source))
     return checkpoint.kind, checkpoint.content, repr(str(source))
+
+
+def local_path(source: str | Path) -> Path:
+    """Where a file, or the weights of a Hub repository, lie on this machine; what is not there yet is fetched."""
+    return Path(source)
 
 
 def _read(entries: Mapping[str, Entry], where: str) -> dict[str, Any]:

@@ -34,8 +34,7 @@ DATA = frozenset({
 # Functions and lower-case classes of other packages that build data. Their results are stubs.
 BUILDERS = re.compile(
     r"numpy\.(_?core\.)?(multiarray\.(scalar|_reconstruct)|numeric\._frombuffer|dtype|ndarray|bool_?|u?int\d+|float\d+|str_)"
-    r"|numpy\.(_core|core)\.(multiarray\.(scalar|_reconstruct)|numeric\._frombuffer)"
-    r"|numpy\.random\._pickle\.__(randomstate|generator|bit_generator)_ctor"
+    r"|numpy\.random\._pickle\.__(randomstate|generator|bit_generator)_ctor|([A-Za-z_]\w*\.)+__pyx_unpickle_\w+"
     r"|torch\.(device|dtype|layout)|torch\.serialization\._get_layout"
     r"|torch\._utils\._rebuild_\w+|torch\._tensor\._rebuild_from_type(_v2)?"
 )
@@ -57,7 +56,7 @@ def named(module: object, name: object) -> Global:
     standard = parts[0] in STANDARD
     honest = path in DATA if standard else not WAYS_OUT.intersection(parts)
     if not standard and any(part.startswith("__") for part in parts if part != "__main__"):
-        honest = BUILDERS.fullmatch(path) is not None
+        honest = honest and BUILDERS.fullmatch(path) is not None
     require(honest, f"it would import {path}, which no honest checkpoint needs")
     return Global(path)
 

@@ -2,7 +2,7 @@
 
 from reforg.errors import WeightsError
 
-OPERATIONS = 1_000_000  # steps of a pickle: a checkpoint of 52 blocks with its optimizer takes 100,000
+OPERATIONS = 500_000  # steps of a pickle: a checkpoint of 52 blocks with its optimizer takes 100,000
 TEXT = 64 << 20  # bytes of text and byte strings that a pickle may hold
 PIECE = 1 << 20  # bytes of a single one that are kept; a longer one is an array's data, and inert
 LINE = 1 << 16  # bytes of an argument that ends with its line

@@ -10,14 +10,16 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from reforg.checkpoints import limits
-from reforg.checkpoints.imports import is_data
+from reforg.checkpoints.imports import is_data, named
 from reforg.checkpoints.limits import require
 from reforg.checkpoints.stubs import Global, Stub
 from reforg.errors import WeightsError
 
 Calls = Mapping[str, Callable[..., Any]]
 ENDS = "its pickle ends in the middle"
+CALL = 10  # steps that a name or a call counts for
 EMPTY = "its pickle takes more than it made"
+UINT16, UINT32, UINT64, INT32 = (struct.Struct(form) for form in ("<H", "<I", "<Q", "<i"))
 INT64 = 1 << 63
 KEYS = (str, bytes, float, bool, type(None))
 
@@ -96,10 +98,11 @@ class Machine:
 
     def byte(self) -> int:
         """The next byte."""
-        if self.position >= self.end:
+        position = self.position
+        if position >= self.end:
             raise WeightsError(ENDS)
-        self.position += 1
-        value: int = self.data[self.position - 1]
+        self.position = position + 1
+        value: int = self.data[position]
         return value
 
     def take(self, length: int) -> bytes:
@@ -110,12 +113,17 @@ class Machine:
         taken: bytes = self.data[start : self.position]
         return taken
 
-    def number(self, form: str) -> int:
-        """An integer of a form of `struct`."""
-        return int(struct.unpack(form, self.take(struct.calcsize(form)))[0])
+    def number(self, form: struct.Struct) -> int:
+        """An integer of that form."""
+        start, self.position = self.position, self.position + form.size
+        if self.position > self.end:
+            raise WeightsError(ENDS)
+        value: int = form.unpack_from(self.data, start)[0]
+        return value
 
     def line(self) -> bytes:
         """Up to the next line feed, without it."""
+        self.spend(2)
         stop = self.data.find(b"\n", self.position, min(self.end, self.position + limits.LINE))
         require(stop >= 0, "its pickle has a line without end")
         return self.take(stop + 1 - self.position)[:-1]
@@ -139,6 +147,11 @@ class Machine:
         self.room -= length
         require(self.room >= 0, "its pickle holds more text than any checkpoint")
         return self.take(length)
+
+    def named(self, module: Any, name: Any) -> Global:
+        """The stand-in for a class or function."""
+        self.spend(CALL)
+        return named(module, name)
 
     def decoded(self, text: bytes, encoding: str) -> str:
         """Bytes as text."""
@@ -167,6 +180,7 @@ class Machine:
 
     def called(self, function: Any, arguments: Any) -> Any:
         """The result of one of our functions, or a stub for an object; WeightsError for any other call."""
+        self.spend(CALL)
         require(isinstance(function, Global), f"it would call {kind_of(function)}")
         require(isinstance(arguments, tuple), f"it would call {function} with {kind_of(arguments)} for arguments")
         if function.path not in self.calls:

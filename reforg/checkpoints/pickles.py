@@ -10,9 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 from reforg.checkpoints import limits
-from reforg.checkpoints.imports import named
 from reforg.checkpoints.limits import require
-from reforg.checkpoints.machine import Calls, Machine, kind_of
+from reforg.checkpoints.machine import INT32, UINT16, UINT32, UINT64, Calls, Machine, kind_of
 from reforg.checkpoints.stubs import Stub
 from reforg.errors import WeightsError
 
@@ -32,9 +31,10 @@ def load(
     """
     machine = Machine(data, start, len(data) if end is None else end, calls or {}, persistent)
     while (code := machine.byte()) != STOP:
-        machine.spend(1)
-        handler = HANDLERS.get(code)
-        if handler is None:
+        machine.steps -= 1
+        handler = HANDLERS[code]
+        if handler is None or machine.steps < 0:
+            machine.spend(0)
             raise WeightsError(f"its pickle has an instruction {code:#04x}")
         handler(machine)
     return machine.pop(), machine.position
@@ -108,24 +108,24 @@ PUSHED: dict[bytes, Callable[[Machine], Any]] = {
     b"\x89": lambda _: False,
     b"I": _decimal,
     b"L": _decimal,
-    b"J": lambda machine: machine.number("<i"),
+    b"J": lambda machine: machine.number(INT32),
     b"K": lambda machine: machine.byte(),
-    b"M": lambda machine: machine.number("<H"),
+    b"M": lambda machine: machine.number(UINT16),
     b"\x8a": lambda machine: _integer(machine, machine.byte()),
-    b"\x8b": lambda machine: _integer(machine, machine.number("<i")),
+    b"\x8b": lambda machine: _integer(machine, machine.number(INT32)),
     b"F": _float_text,
     b"G": lambda machine: struct.unpack(">d", machine.take(8))[0],
     b"V": _escaped,
-    b"X": lambda machine: _text(machine, machine.number("<I")),
+    b"X": lambda machine: _text(machine, machine.number(UINT32)),
     b"\x8c": lambda machine: _text(machine, machine.byte()),
-    b"\x8d": lambda machine: _text(machine, machine.number("<Q")),
+    b"\x8d": lambda machine: _text(machine, machine.number(UINT64)),
     b"S": _quoted,
-    b"T": lambda machine: _old_text(machine, machine.number("<i")),
+    b"T": lambda machine: _old_text(machine, machine.number(INT32)),
     b"U": lambda machine: _old_text(machine, machine.byte()),
-    b"B": lambda machine: _data(machine, machine.number("<I")),
+    b"B": lambda machine: _data(machine, machine.number(UINT32)),
     b"C": lambda machine: _data(machine, machine.byte()),
-    b"\x8e": lambda machine: _data(machine, machine.number("<Q")),
-    b"\x96": lambda machine: _data(machine, machine.number("<Q")),
+    b"\x8e": lambda machine: _data(machine, machine.number(UINT64)),
+    b"\x96": lambda machine: _data(machine, machine.number(UINT64)),
     b"]": lambda _: [],
     b"}": lambda _: {},
     b")": lambda _: (),
@@ -133,8 +133,8 @@ PUSHED: dict[bytes, Callable[[Machine], Any]] = {
     b"2": lambda machine: machine.top(),
     b"g": lambda machine: machine.recalled(machine.index()),
     b"h": lambda machine: machine.recalled(machine.byte()),
-    b"j": lambda machine: machine.recalled(machine.number("<I")),
-    b"c": lambda machine: named(machine.word(), machine.word()),
+    b"j": lambda machine: machine.recalled(machine.number(UINT32)),
+    b"c": lambda machine: machine.named(machine.word(), machine.word()),
 }
 
 
@@ -175,11 +175,11 @@ def _frozen_set(machine: Machine) -> None:
 
 def _stack_global(machine: Machine) -> None:
     name, module = machine.pop(), machine.pop()
-    machine.push(named(module, name))
+    machine.push(machine.named(module, name))
 
 
 def _instance(machine: Machine) -> None:
-    function = named(machine.word(), machine.word())
+    function = machine.named(machine.word(), machine.word())
     arguments = tuple(machine.pop_to_mark())
     machine.push(machine.called(function, arguments))
 
@@ -221,7 +221,7 @@ def _protocol(machine: Machine) -> None:
 
 
 def _frame(machine: Machine) -> None:
-    require(machine.number("<Q") <= machine.end - machine.position, "its pickle ends in the middle")
+    require(machine.number(UINT64) <= machine.end - machine.position, "its pickle ends in the middle")
 
 
 WORKED: dict[bytes, Handler] = {
@@ -242,7 +242,7 @@ WORKED: dict[bytes, Handler] = {
     b"u": lambda machine: machine.assign(machine.pop_to_mark()),
     b"p": lambda machine: machine.remember(machine.index()),
     b"q": lambda machine: machine.remember(machine.byte()),
-    b"r": lambda machine: machine.remember(machine.number("<I")),
+    b"r": lambda machine: machine.remember(machine.number(UINT32)),
     b"\x94": lambda machine: machine.remember(len(machine.memo)),
     b"\x93": _stack_global,
     b"i": _instance,
@@ -258,8 +258,15 @@ WORKED: dict[bytes, Handler] = {
 
 
 def _pushing(make: Callable[[Machine], Any]) -> Handler:
-    return lambda machine: machine.push(make(machine))
+    def handler(machine: Machine) -> None:
+        value = make(machine)  # which may change what the stack is
+        machine.stack.append(value)
+
+    return handler
 
 
-HANDLERS: dict[int, Handler] = {code[0]: _pushing(make) for code, make in PUSHED.items()}
-HANDLERS |= {code[0]: handler for code, handler in WORKED.items()}
+HANDLERS: list[Handler | None] = [None] * 256
+for _code, _make in PUSHED.items():
+    HANDLERS[_code[0]] = _pushing(_make)
+for _code, _handler in WORKED.items():
+    HANDLERS[_code[0]] = _handler

@@ -69,7 +69,10 @@ class _Storages:
 
 def is_before_1_6(buffer: Any) -> bool:
     """Whether a file begins as torch.save did before 1.6: with its magic number, pickled."""
-    return MAGIC.to_bytes(10, "little") in bytes(buffer[:16])
+    try:
+        return pickles.load(buffer, 0, min(len(buffer), 64))[0] == MAGIC
+    except WeightsError:
+        return False
 
 
 def read_before_1_6(buffer: Any) -> Any:
