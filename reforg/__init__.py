@@ -16,16 +16,16 @@ from reforg.errors import (
 if TYPE_CHECKING:
     from reforg.costs import Cost, cost
     from reforg.embedded import preprocess
+    from reforg.loading import load_weights, save_weights
     from reforg.models import Model, create_model
     from reforg.names import list_models
     from reforg.tokens import TokenMap, token_map
-    from reforg.weights import load_weights, save_weights
 
 __version__ = "0.1.0"
 _LAZY = {
     "Cost": "costs", "cost": "costs", "Model": "models", "create_model": "models", "list_models": "names",
-    "TokenMap": "tokens", "token_map": "tokens", "load_weights": "weights",
-    "save_weights": "weights", "preprocess": "embedded",
+    "TokenMap": "tokens", "token_map": "tokens", "load_weights": "loading",
+    "save_weights": "loading", "preprocess": "embedded",
 }  # fmt: skip
 __all__ = [
     "BackendError", "ConfigError", "Cost", "DtypeError", "ImageError", "Model", "ReforgError", "ShapeError", "TokenMap",

@@ -126,7 +126,9 @@ def _demo_table(results: demonstration.Results) -> Table:
 
 @app.command(short_help="Weights of any format into one safetensors file.")
 def convert(
-    source: Annotated[str, typer.Argument(metavar="IN", help="A .pth, .pt, .npz or .safetensors file, or a Hub id, hf-hub:owner/name.")],
+    source: Annotated[
+        str, typer.Argument(metavar="IN", help="A .pth, .pt, .npz or .safetensors file, or a Hub id, hf-hub:owner/name.")
+    ],
     output: Annotated[Path, typer.Argument(metavar="OUT", help="A name that ends in .safetensors (or .npz).")],
     model: Annotated[str | None, typer.Option(metavar="NAME", help="Whose weights they are; otherwise found out.")] = None,
     container: Annotated[

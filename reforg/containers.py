@@ -64,7 +64,9 @@ def _chosen(content: Any, asked: str | None, where: str) -> str | None:
     inside = [key for key, value in content.items() if isinstance(key, str) and _has_arrays(value)]
     if asked is not None:
         if asked not in inside:
-            raise WeightsError(f"weights: {where} has no container {asked!r}{nearest(asked, inside)} (there are: {', '.join(inside)})")
+            raise WeightsError(
+                f"weights: {where} has no container {asked!r}{nearest(asked, inside)} (there are: {', '.join(inside)})"
+            )
         return asked
     return next((name for name in (*CONTAINERS, *AVERAGED) if name in inside), None)
 

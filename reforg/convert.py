@@ -9,9 +9,10 @@ from typing import Any
 
 import reforg
 from reforg.errors import WeightsError
+from reforg.loading import load, local_path, save_weights
 from reforg.mismatch import guessed
 from reforg.names import build_config
-from reforg.weights import fit, load, local_path, save_weights
+from reforg.weights import fit
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def convert(
     path = local_path(source)
     if output.exists() and path.exists() and output.samefile(path):
         raise WeightsError(f"convert: {str(output)!r} is the source itself; give the output another name")
-    loaded = load(source, container)
+    loaded = load(source, container, thorough=True)
     names = guessed(loaded.weights)
     if config is not None:
         fit(loaded.weights, config)

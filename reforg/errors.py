@@ -1,6 +1,5 @@
 """Everything that a user of reforg can do wrong, one class a kind; each message is one sentence."""
 
-import difflib
 from collections.abc import Iterable
 
 
@@ -34,5 +33,7 @@ class ImageError(ReforgError):
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """'; did you mean X?' for the known word nearest to `word`, or an empty string."""
+    import difflib  # only where a mistake was made
+
     found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f"; did you mean {found[0]}?" if found else ""

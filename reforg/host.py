@@ -2,11 +2,8 @@
 
 from typing import Any
 
-import array_api_compat
 import numpy as np
 import numpy.typing as npt
-
-from reforg.arrays import widen
 
 CPU = 1  # DLPack's number for host memory
 
@@ -28,6 +25,10 @@ def on_host(value: Any) -> npt.NDArray[Any]:
         return value
     if not hasattr(value, "__dlpack__"):
         raise ValueError(f"{type(value).__name__} is no array")
+    import array_api_compat  # only for what is not NumPy's already
+
+    from reforg.arrays import widen
+
     if value.__dlpack_device__()[0] != CPU:
         value = array_api_compat.to_device(value, "cpu")
     if isinstance(value, np.ndarray):

@@ -7,7 +7,7 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from reforg import embedded, parameters, shunted, vit
+from reforg import embedded, hub, parameters, shunted, vit
 from reforg import weights as weight_files
 from reforg.arrays import Array, namespace
 from reforg.backend import Backend, check, convert, load
@@ -16,7 +16,9 @@ from reforg.errors import BackendError, ConfigError, DtypeError, ImageError, Sha
 from reforg.host import exported
 from reforg.names import EMBEDDED, build_config, check_settings, resolve
 from reforg.ops import REFERENCE, Ops, Recorder, Trace, untraced
+from reforg.preprocessing import Preprocessing, of_name
 
+UNSHAPED = ("num_classes", "img_size", "norm_eps", "antialias", "global_pool")  # no tensor's name or width depends on these
 DTYPES = ("float64", "float32", "float16", "bfloat16")
 
 
@@ -32,13 +34,18 @@ def create_model(
 ) -> "Model":
     """A model by its name, alias or timm's tagged name, with any field of its config changed by keyword.
 
-    weights: a path to .safetensors, a mapping from name to array, "synthetic" or "synthetic:SEED"; may be left out for
-    the *_fmnist models, which bring theirs. Position embeddings of another image size are resampled here, once.
+    name: also "hf-hub:owner/name", a repository of timm's or transformers' that brings config, weights, labels and
+    preprocessing. weights: whatever `load_weights` reads (a path, a Hub id, a mapping), "synthetic" or "synthetic:SEED";
+    may be left out for the *_fmnist models, which bring theirs. Position embeddings of another image size are resampled
+    here, once.
     backend, dtype, device: whose arrays, of which precision, where. ops: "auto" for the backend's fast operations,
     "reference" for plain Array API calls. check_finite: whether images with NaN or infinity are refused.
 
     Raises ConfigError, WeightsError, BackendError.
     """
+    repository = _repository(name, weights)
+    if repository is not None:
+        name, weights, config = repository.name, repository.weights, repository.settings | config
     listed = resolve(name)
     settings = build_config(name, **config)
     if not isinstance(ops, str) or ops not in ("auto", "reference"):
@@ -53,7 +60,25 @@ def create_model(
             raise WeightsError(f"{name} comes without weights: give weights= a path, a mapping or 'synthetic'")
     found = weight_files.obtain(weights, settings)
     arrays = {key: convert(runner, value, dtype, device, f"weight {key}") for key, value in found.items()}
-    return Model(name, settings, arrays, runner, dtype, device, ops, check_finite)
+    told = (repository.labels, repository.preprocessing) if repository else (None, None)
+    return Model(name, settings, arrays, runner, dtype, device, ops, check_finite, *told)
+
+
+def _repository(name: str, weights: Any) -> hub.Repository | None:
+    """What the Hub tells about a model that it names, or whose weights it holds; None where neither is a Hub id.
+
+    Under a name of the user's own, a repository changes only what does not change the tensors.
+    """
+    if hub.is_hub_id(name):
+        if weights is not None:
+            raise WeightsError(f"{name} brings its own weights: give another name, or no weights=")
+        return hub.fetch(name)
+    if not hub.is_hub_id(weights):
+        return None
+    found = hub.fetch(weights)
+    same = resolve(name) == resolve(found.name)
+    settings = {key: value for key, value in found.settings.items() if same or key in UNSHAPED}
+    return replace(found, name=name, settings=settings)
 
 
 class Model:
@@ -61,7 +86,7 @@ class Model:
 
     def __init__(
         self, name: str, config: Config, weights: Mapping[str, Array], backend: Backend, dtype: str, device: Any,
-        ops: str, check_finite: bool,
+        ops: str, check_finite: bool, labels: tuple[str, ...] | None = None, preprocessing: Preprocessing | None = None,
     ) -> None:  # fmt: skip
         self.name = name
         self.config = config
@@ -72,6 +97,8 @@ class Model:
         self.device = device
         self.check_finite = check_finite
         self._ops_choice = ops
+        self._labels = labels
+        self._preprocessing = preprocessing
         self._ops = backend.ops if ops == "auto" else REFERENCE
 
     def __call__(self, images: Any, *, keep_rate: Any = None, tokens: Any = None, check_finite: bool | None = None) -> Array:
@@ -147,7 +174,13 @@ class Model:
         fitted = weight_files.fit(weights, config)
         if fitted.get("pos_embed") is not self._weights.get("pos_embed"):
             fitted["pos_embed"] = convert(self.backend, fitted["pos_embed"], self.dtype, self.device, "weight pos_embed")
-        return Model(self.name, config, fitted, self.backend, self.dtype, self.device, self._ops_choice, self.check_finite)
+        preprocessing = self._preprocessing
+        if preprocessing is not None and config.image_shape != self.config.image_shape:
+            preprocessing = replace(preprocessing, size=config.image_shape, resize_size=None)
+        return Model(
+            self.name, config, fitted, self.backend, self.dtype, self.device, self._ops_choice, self.check_finite, self._labels,
+            preprocessing,
+        )  # fmt: skip
 
     @property
     def weights(self) -> dict[str, Array]:
@@ -162,7 +195,13 @@ class Model:
     @property
     def labels(self) -> tuple[str, ...] | None:
         """Names of the classes, in the order of the logits; None where they are not known."""
-        return embedded.LABELS if self.name in EMBEDDED and self.config.num_classes == len(embedded.LABELS) else None
+        labels = embedded.LABELS if self.name in EMBEDDED else self._labels
+        return labels if labels is not None and len(labels) == self.config.num_classes else None
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """What the model's images go through before they are given to it; None where that is not known."""
+        return self._preprocessing or of_name(self.name, self.config)
 
     @property
     def num_params(self) -> int:

@@ -13,7 +13,6 @@ import numpy as np
 
 from reforg.errors import WeightsError, nearest
 from reforg.host import on_host
-from reforg.names import WIDTHS
 
 Name = str | tuple[str, str, str]
 
@@ -229,6 +228,8 @@ def _class_of(weights: Mapping[str, Any], spelling: str) -> tuple[dict[str, Name
 
 def _heads_of(weights: Mapping[str, Any]) -> int:
     """The number of heads that the papers' models of this width have."""
+    from reforg.names import WIDTHS  # here, because reading weights needs no model
+
     width = weights["cls_token"].shape[-1] if "cls_token" in weights else 0
     heads = {embed_dim: heads for embed_dim, _, heads in WIDTHS.values()}.get(width)
     if heads is None:

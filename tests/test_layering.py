@@ -13,12 +13,26 @@ import reforg
 
 SOURCE = Path(reforg.__file__).parent
 ROOT = SOURCE.parent
-FRAMEWORKS = {"torch", "jax", "jaxlib", "cupy", "onnxruntime", "tensorflow", "matplotlib", "PIL", "rich", "typer", "safetensors"}
+FRAMEWORKS = {
+    "torch",
+    "jax",
+    "jaxlib",
+    "cupy",
+    "onnxruntime",
+    "tensorflow",
+    "matplotlib",
+    "PIL",
+    "rich",
+    "typer",
+    "safetensors",
+} | {
+    "huggingface_hub",
+}
 # Which modules of reforg a module may import when it is imported; everything else is imported where it is used.
 LAYERS = (
     *("errors", "arrays", "host", "ops", "config", "evit", "vit", "shunted", "parameters", "names", "costs", "synthetic"),
-    *("files", "checkpoints", "containers", "spellings", "mismatch", "preprocessing", "hub", "embedded", "weights", "backend"),
-    *("tokens", "models", "picture", "demo", "convert", "cli", "__main__"),
+    *("files", "checkpoints", "containers", "spellings", "mismatch", "preprocessing", "hub", "loading", "embedded", "weights"),
+    *("backend", "tokens", "models", "picture", "demo", "convert", "cli", "__main__"),
 )
 REFERENCE = ("arrays", "ops", "config", "evit", "vit", "shunted", "errors")
 

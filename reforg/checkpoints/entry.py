@@ -1,8 +1,8 @@
 """Arrays that lie in a file: known by shape and dtype, and read only when they are wanted."""
 
 import math
+import mmap
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,11 +15,16 @@ LINE = 64  # bytes; where the copies begin
 
 @dataclass(frozen=True)
 class Entry:
-    """Shape and dtype of an array, both checked against the file, and the function that finds its bytes there."""
+    """Shape and dtype of an array, both checked against the file, and the function that finds its bytes there.
+
+    copy: fills memory with the bytes as they lie in the file, where that is all that is needed of a copy; reading a
+    file into memory is faster than copying a mapping of it.
+    """
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     view: Callable[[], Values]
+    copy: Callable[[npt.NDArray[np.uint8]], None] | None = None
 
     @property
     def nbytes(self) -> int:
@@ -31,20 +36,30 @@ def read(entries: Mapping[str, Entry]) -> dict[str, Values]:
     """The arrays, each in C order, aligned and in this machine's byte order.
 
     What lies so in the file is not copied: such an array is a private mapping of the file's pages, read as they are
-    used. All copies share one allocation, because the system gives out one large piece faster than many small ones.
+    used. All copies share one piece of memory.
     """
-    with ThreadPoolExecutor(4) as pool:  # checksums and inflation run outside of the interpreter's lock
-        views = dict(zip(entries, pool.map(lambda entry: entry.view(), entries.values()), strict=True))
+    views = {name: entry.view() for name, entry in entries.items()}
     copied = [name for name, view in views.items() if not _usable(view)]
-    room = np.empty(sum(_padded(views[name].nbytes) for name in copied), np.uint8)
+    room = _room(sum(_padded(views[name].nbytes) for name in copied))
     position = 0
     for name in copied:
-        view = views[name]
+        view, copy = views[name], entries[name].copy
         target = np.ndarray(view.shape, view.dtype.newbyteorder("="), room, position)
-        target[...] = view
+        if copy is None:
+            target[...] = view
+        else:
+            copy(room[position : position + view.nbytes])
         views[name] = target
         position += _padded(view.nbytes)
     return views
+
+
+def _room(size: int) -> npt.NDArray[np.uint8]:
+    """New memory, whose pages the system hands out at once where it can: much faster than one after the other as they are used."""
+    if not size:
+        return np.empty(0, np.uint8)
+    populated = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE} if hasattr(mmap, "MAP_POPULATE") else {}
+    return np.frombuffer(mmap.mmap(-1, size, **populated), np.uint8)
 
 
 def _usable(view: Values) -> bool:

@@ -4,12 +4,13 @@ import re
 import struct
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
 from reforg.checkpoints import limits, zips
+from reforg.checkpoints.dtypes import dtype_of
 from reforg.checkpoints.entry import Entry, Values
 from reforg.checkpoints.limits import require
+from reforg.errors import WeightsError
 
 SUFFIX = ".npy"
 HEADER = re.compile(
@@ -25,15 +26,15 @@ def is_npz(records: dict[str, zips.Record]) -> bool:
     return bool(records) and all(name.endswith(SUFFIX) for name in records)
 
 
-def read_npz(buffer: Any, records: dict[str, zips.Record]) -> dict[str, Entry]:
+def read_npz(buffer: Any, records: dict[str, zips.Record], thorough: bool) -> dict[str, Entry]:
     """Name -> array. bfloat16, which NumPy writes as two bytes of no type, is read as such."""
     total = sum(record.size for record in records.values())
     most = limits.grown(len(buffer), limits.SHARING)
     require(total <= most, f"its arrays would take more than {most:,} bytes, the file has {len(buffer):,}")
-    return {name.removesuffix(SUFFIX): _entry(buffer, record) for name, record in records.items()}
+    return {name.removesuffix(SUFFIX): _entry(buffer, record, thorough) for name, record in records.items()}
 
 
-def _entry(buffer: Any, record: zips.Record) -> Entry:
+def _entry(buffer: Any, record: zips.Record, thorough: bool) -> Entry:
     inflated = zips.contents(buffer, record) if record.deflated else None
     start = record.start if inflated is None else 0
     source = buffer if inflated is None else bytearray(inflated)
@@ -45,8 +46,7 @@ def _entry(buffer: Any, record: zips.Record) -> Entry:
 
     def view() -> Values:
         if inflated is None:
-            with memoryview(buffer) as whole:
-                zips.check(whole[record.start : record.start + record.stored], record)
+            zips.check_stored(buffer, record, thorough)
         return np.ndarray(shape, dtype, source, start + length, order="F" if fortran else "C")
 
     return Entry(shape, dtype.newbyteorder("="), view)
@@ -59,15 +59,18 @@ def _header(raw: bytes, name: str) -> tuple[np.dtype[Any], bool, tuple[int, ...]
     start = 12 if wide else 10
     length = struct.unpack("<I" if wide else "<H", raw[8:start])[0]
     found = HEADER.fullmatch(raw[start : start + length]) if length <= LONGEST else None
-    require(found is not None and start + length <= len(raw), f"its array {name!r} is no plain array of numbers")
-    code = found["dtype"].decode()
-    dtype = np.dtype(ml_dtypes.bfloat16) if code[1:] == "V2" else _dtype(code, name)
+    if found is None or start + length > len(raw):
+        raise WeightsError(f"its array {name!r} is no plain array of numbers")
+    dtype = _dtype(found["dtype"].decode(), name)
     shape = tuple(int(side.rstrip(b"L ")) for side in found["shape"].split(b",") if side.strip())
     require(len(shape) <= limits.DIMENSIONS, f"its array {name!r} has {len(shape)} dimensions")
     return dtype, found["fortran"] == b"True", shape, start + length
 
 
 def _dtype(code: str, name: str) -> np.dtype[Any]:
+    bfloat16 = dtype_of("bfloat16") if code[1:] == "V2" else None
+    if bfloat16 is not None:
+        return bfloat16
     try:
         dtype = np.dtype(code)
     except TypeError:

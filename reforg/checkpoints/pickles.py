@@ -17,7 +17,7 @@ from reforg.errors import WeightsError
 
 STOP = ord(".")
 # Text within quotes: every escape that Python writes, and none that it warns of.
-QUOTED = re.compile(rb"""(?:[^\\]|\\(?:[\\'"abfnrtv\n]|x[0-9a-fA-F]{2}|[0-3][0-7]{2}|[0-7]{1,2}))*""", re.DOTALL)
+QUOTED = rb"""(?:[^\\]|\\(?:[\\'"abfnrtv\n]|x[0-9a-fA-F]{2}|[0-3][0-7]{2}|[0-7]{1,2}))*"""
 Handler = Callable[[Machine], None]
 
 
@@ -91,7 +91,7 @@ def _quoted(machine: Machine) -> str | bytes:
     line = machine.line().strip()
     inner = line[1:-1]
     quoted = len(line) >= 2 and line[:1] == line[-1:] and line[:1] in (b"'", b'"')
-    require(quoted and QUOTED.fullmatch(inner) is not None, "its pickle holds text without its quotes")
+    require(quoted and re.fullmatch(QUOTED, inner, re.DOTALL) is not None, "its pickle holds text without its quotes")
     return _as_text(machine.decoded(inner, "unicode_escape").encode("latin-1"))
 
 

@@ -1,12 +1,16 @@
 """One way in: what a file is, is told by its content; what is wrong with it, by one sentence that names the file."""
 
+import io
 import mmap
+import os
 import stat
+import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reforg.checkpoints import npz, tensor_files, torch_files, zips
+from reforg.checkpoints import torch_files, zips
 from reforg.checkpoints.tree import check_tree
 from reforg.errors import WeightsError
 
@@ -20,10 +24,13 @@ class Checkpoint:
     metadata: dict[str, str]
 
 
-def opened(path: Path) -> Checkpoint:
-    """The content of a checkpoint; WeightsError where there is none that can be trusted. No tensor is read yet."""
+def opened(path: Path, thorough: bool = False) -> Checkpoint:
+    """The content of a checkpoint; WeightsError where there is none that can be trusted. No tensor is read yet.
+
+    thorough: check the archive's checksum of every tensor that is read, however large.
+    """
     try:
-        checkpoint = _read(path)
+        checkpoint = _read(path, thorough)
         check_tree(checkpoint.content)
     except WeightsError as error:
         raise WeightsError(f"weights: {str(path)!r} is refused: {error}") from error
@@ -34,7 +41,7 @@ def opened(path: Path) -> Checkpoint:
     return checkpoint
 
 
-def _read(path: Path) -> Checkpoint:
+def _read(path: Path, thorough: bool) -> Checkpoint:
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
         raise WeightsError("it is a folder" if stat.S_ISDIR(status.st_mode) else "it is no regular file")
@@ -42,22 +49,44 @@ def _read(path: Path) -> Checkpoint:
         raise WeightsError("it is empty")
     with path.open("rb") as file:
         buffer = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        copied = _copier(os.dup(file.fileno()))
     start = buffer[:16]
     if start[:4] in (b"PK\3\4", b"PK\5\6"):
-        return _archive(buffer)
+        return _archive(buffer, thorough)
     if torch_files.is_before_1_6(buffer):
-        return Checkpoint("torch checkpoint of before 1.6", torch_files.read_before_1_6(buffer), {})
-    if path.suffix == ".safetensors" or tensor_files.is_safetensors(start):
+        return Checkpoint("torch checkpoint of before 1.6", torch_files.read_before_1_6(buffer, copied), {})
+    if path.suffix == ".safetensors" or (start[6:9] == b"\0\0{"):  # a header of less than 2**48 bytes that begins with a brace
+        from reforg.checkpoints import tensor_files
+
         return Checkpoint("safetensors", *tensor_files.read_safetensors(path, buffer))
     raise WeightsError(_guess(start))
 
 
-def _archive(buffer: mmap.mmap) -> Checkpoint:
+def _copier(descriptor: int) -> Callable[[int, Any], None]:
+    """Fills memory with the file's bytes from a position on; the file is open as long as this function is held."""
+    file = io.FileIO(descriptor, closefd=False)
+
+    def copied(position: int, target: Any) -> None:
+        file.seek(position)
+        filled = 0
+        while filled < len(target):
+            count = file.readinto(target[filled:])
+            if not count:
+                raise WeightsError("it became shorter while it was read")
+            filled += count
+
+    weakref.finalize(copied, os.close, descriptor)
+    return copied
+
+
+def _archive(buffer: mmap.mmap, thorough: bool) -> Checkpoint:
     records = zips.records(buffer)
     if torch_files.is_archive(records):
-        return Checkpoint("torch checkpoint", torch_files.read_archive(buffer, records), {})
+        return Checkpoint("torch checkpoint", torch_files.read_archive(buffer, records, thorough), {})
+    from reforg.checkpoints import npz  # readers of other formats are imported where they are needed: it takes as long as reading
+
     if npz.is_npz(records):
-        return Checkpoint("npz", npz.read_npz(buffer, records), {})
+        return Checkpoint("npz", npz.read_npz(buffer, records, thorough), {})
     raise WeightsError("it is an archive, but neither torch's nor NumPy's")
 
 

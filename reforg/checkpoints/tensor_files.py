@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from reforg.checkpoints import limits
+from reforg.checkpoints.dtypes import dtype_of
 from reforg.checkpoints.entry import Entry, Values
 from reforg.checkpoints.limits import require
-from reforg.checkpoints.tensors import DTYPES
 from reforg.errors import WeightsError
 
 NAMES = {
@@ -23,11 +23,6 @@ NAMES = {
     "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2", "F8_E4M3FNUZ": "float8_e4m3fnuz", "F8_E5M2FNUZ": "float8_e5m2fnuz",
 }  # fmt: skip
 METADATA = "__metadata__"
-
-
-def is_safetensors(start: bytes) -> bool:
-    """Whether a file begins with a length of a header, and the header with a brace."""
-    return len(start) > 8 and start[8:9] == b"{" and start[6:8] == b"\0\0"
 
 
 def read_safetensors(path: Path, buffer: Any) -> tuple[dict[str, Entry], dict[str, str]]:
@@ -54,17 +49,17 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _entry(name: str, told: dict[str, Any], buffer: Any, start: int) -> Entry:
-    known = NAMES.get(told["dtype"])
-    if known is None:
+    dtype, shape = dtype_of(NAMES.get(told["dtype"], "")), tuple(told["shape"])
+    if dtype is None:
         raise WeightsError(f"its tensor {name!r} is of a dtype that is not read, {told['dtype']}")
-    dtype, shape = DTYPES[known], tuple(told["shape"])
     require(len(shape) <= limits.DIMENSIONS, f"its tensor {name!r} has {len(shape)} dimensions")
     begin = told["data_offsets"][0]
-    require(begin % dtype.itemsize == 0, f"its tensor {name!r} begins at byte {begin}, no multiple of the size of {known}")
+    require(begin % dtype.itemsize == 0, f"its tensor {name!r} begins at byte {begin}, no multiple of the size of {dtype}")
 
     def view() -> Values:
         if dtype == np.bool_:  # any byte but 0 is true
-            return np.not_equal(np.ndarray(shape, np.uint8, buffer, start + begin), 0)
-        return np.ndarray(shape, dtype.newbyteorder("<"), buffer, start + begin)
+            return np.asarray(np.not_equal(np.ndarray(shape, np.uint8, buffer, start + begin), 0))
+        array: Values = np.ndarray(shape, dtype.newbyteorder("<"), buffer, start + begin)
+        return array
 
     return Entry(shape, dtype, view)

@@ -1,12 +1,11 @@
 """Checkpoints of torch.save: archives, and the format of before 1.6, which timm's releases still have."""
 
-import threading
 from typing import Any
 
 from reforg.checkpoints import pickles, zips
 from reforg.checkpoints.limits import require
 from reforg.checkpoints.stubs import Global, Stub
-from reforg.checkpoints.tensors import Storage, Tensors, identifier
+from reforg.checkpoints.tensors import Copier, Storage, Tensors, identifier
 from reforg.errors import WeightsError
 
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
@@ -18,7 +17,7 @@ def is_archive(records: dict[str, zips.Record]) -> bool:
     return any(name.endswith(f"/{PICKLE}") or name == PICKLE for name in records)
 
 
-def read_archive(buffer: Any, records: dict[str, zips.Record]) -> Any:
+def read_archive(buffer: Any, records: dict[str, zips.Record], thorough: bool) -> Any:
     """What torch.save wrote into an archive: NAME/data.pkl, and NAME/data/KEY for each storage."""
     pickled = [name for name in records if name.rpartition("/")[2] == PICKLE]
     require(len(pickled) == 1 and pickled[0].count("/") == 1, "it has not exactly one pickle NAME/data.pkl")
@@ -27,7 +26,7 @@ def read_archive(buffer: Any, records: dict[str, zips.Record]) -> Any:
         raise WeightsError("it is a TorchScript program, not a checkpoint; save its state_dict() with torch.save")
     order = zips.contents(buffer, records[f"{prefix}byteorder"]) if f"{prefix}byteorder" in records else b"little"
     require(order in (b"little", b"big"), f"its byte order is {order[:20]!r}, neither little nor big")
-    opened = _Storages(buffer, {name.removeprefix(f"{prefix}data/"): record for name, record in records.items()})
+    opened = _Storages(buffer, {name.removeprefix(f"{prefix}data/"): record for name, record in records.items()}, thorough)
     tensors = Tensors(len(buffer), opened, swapped=order == b"big")
 
     def persistent(value: Any) -> Storage:
@@ -46,43 +45,39 @@ def read_archive(buffer: Any, records: dict[str, zips.Record]) -> Any:
 class _Storages:
     """Finds the bytes of an archive's storages, checking each once."""
 
-    def __init__(self, buffer: Any, records: dict[str, zips.Record]) -> None:
-        self.buffer, self.records = buffer, records
+    def __init__(self, buffer: Any, records: dict[str, zips.Record], thorough: bool) -> None:
+        self.buffer, self.records, self.thorough = buffer, records, thorough
         self.checked: dict[str, tuple[Any, int]] = {}
-        self.lock = threading.Lock()
 
     def __call__(self, key: str) -> tuple[Any, int]:
-        with self.lock:
-            found = self.checked.get(key)
+        found = self.checked.get(key)
         if found is None:
             record = self.records[key]
             if record.deflated:
                 found = bytearray(zips.contents(self.buffer, record)), 0
             else:
-                with memoryview(self.buffer) as whole:
-                    zips.check(whole[record.start : record.start + record.stored], record)
+                zips.check_stored(self.buffer, record, self.thorough)
                 found = self.buffer, record.start
-            with self.lock:
-                self.checked[key] = found
+            self.checked[key] = found
         return found
 
 
 def is_before_1_6(buffer: Any) -> bool:
     """Whether a file begins as torch.save did before 1.6: with its magic number, pickled."""
     try:
-        return pickles.load(buffer, 0, min(len(buffer), 64))[0] == MAGIC
+        return bool(pickles.load(buffer, 0, min(len(buffer), 64))[0] == MAGIC)
     except WeightsError:
         return False
 
 
-def read_before_1_6(buffer: Any) -> Any:
+def read_before_1_6(buffer: Any, copied: Copier) -> Any:
     """What torch.save wrote before 1.6: five pickles, then of each storage its number of elements and its bytes.
 
     The bytes are little-endian whatever machine wrote them; the number was, on some, of the machine's own order.
     """
     position, end = 0, len(buffer)
     starts: dict[str, int] = {}
-    tensors = Tensors(end, lambda key: (buffer, starts[key]))
+    tensors = Tensors(end, lambda key: (buffer, starts[key]), copied=copied)
     heads = []
     for _ in range(3):
         value, position = pickles.load(buffer, position)
@@ -118,6 +113,6 @@ def _storage(tensors: Tensors, value: Any) -> Storage | Stub:
         return whole
     require(isinstance(view, tuple) and len(view) == 3, f"its storage {key!r} has a view that is none")
     _, first, count = view
-    fits = type(first) is int and type(count) is int and 0 <= first and 0 <= count and first + count <= whole.numel
+    fits = type(first) is int and type(count) is int and first >= 0 and count >= 0 and first + count <= whole.numel
     require(fits, f"its storage {key!r} has a view that reaches beyond it")
     return Storage(key, whole.dtype, count, first)

@@ -7,6 +7,7 @@ before or between the parts, no encryption, records stored or deflated.
 import struct
 import zlib
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from reforg.checkpoints import limits
@@ -19,6 +20,7 @@ CENTRAL = struct.Struct("<4s6H3L5H2L")
 LOCAL = struct.Struct("<4s5H3L2H")
 FULL16, FULL32 = 0xFFFF, 0xFFFFFFFF  # "see the 64-bit field"
 STORED, DEFLATED = 0, 8
+MAPPED = 1 << 20  # bytes; to read a larger record for its checksum takes longer than to load the file
 REFUSED_FLAGS = 0x2061  # encrypted, patched data, strong encryption, masked headers
 LATER = 0x8  # the local header leaves sizes to a descriptor after the data
 
@@ -48,7 +50,7 @@ def records(buffer: Any) -> dict[str, Record]:
         found[record.name] = record
     require(position == stop, "its directory is longer than its records")
     ordered = sorted(found.values(), key=lambda record: record.header)
-    for first, second in zip(ordered, ordered[1:], strict=False):
+    for first, second in pairwise(ordered):
         require(first.start + first.stored <= second.header, f"its records {first.name!r} and {second.name!r} overlap")
     return found
 
@@ -70,6 +72,13 @@ def contents(buffer: Any, record: Record) -> bytes:
 def check(data: Any, record: Record) -> None:
     """WeightsError where a record's bytes are not those that were written; a checksum of 0 was never computed."""
     require(record.crc in (0, zlib.crc32(data)), f"its record {record.name!r} is damaged: its checksum differs")
+
+
+def check_stored(buffer: Any, record: Record, thorough: bool) -> None:
+    """The same for a record that is used where it lies; a large one, which is mapped and not read yet, only if thorough."""
+    if thorough or record.stored <= MAPPED:
+        with memoryview(buffer) as whole:
+            check(whole[record.start : record.start + record.stored], record)
 
 
 def _directory(buffer: Any) -> tuple[int, int, int]:
@@ -163,7 +172,7 @@ def _start(buffer: Any, header: int, directory: int, raw: bytes, flags: int, cen
     mark, _, local_flags, method, _, _, _, stored, size, name_length, extra_length = LOCAL.unpack(
         buffer[header : header + LOCAL.size]
     )
-    start = header + LOCAL.size + name_length + extra_length
+    start: int = header + LOCAL.size + name_length + extra_length
     same = mark == b"PK\3\4" and method == central[0] and (local_flags ^ flags) & ~LATER == 0
     same = same and buffer[header + LOCAL.size : header + LOCAL.size + name_length] == raw
     later = (0,) if local_flags & LATER else ()

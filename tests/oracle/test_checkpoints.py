@@ -35,7 +35,13 @@ from .hooks import disagreement, random_images, randomised, weights_of
 SHARED = Path(os.environ.get("REFORG_SHARED", Path(__file__).parents[3] / "shared")) / "checkpoints"
 CHECKPOINTS = sorted(SHARED.glob("*.pth"))
 TINY = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 3, "num_classes": 5}
-SHUNTED = {"img_size": 32, "embed_dims": (8, 8, 16, 16), "num_heads": (2, 2, 2, 2), "mlp_ratios": (2, 2, 2, 2), "depths": (1, 1, 2, 1)}
+SHUNTED = {
+    "img_size": 32,
+    "embed_dims": (8, 8, 16, 16),
+    "num_heads": (2, 2, 2, 2),
+    "mlp_ratios": (2, 2, 2, 2),
+    "depths": (1, 1, 2, 1),
+}
 FAMILIES: dict[str, dict[str, Any]] = {
     "vit_tiny_patch16_224": TINY, "deit_tiny_patch16_224": TINY, "deit_tiny_distilled_patch16_224": TINY,
     "deit3_small_patch16_224": TINY, "deit_small_patch16_18x2_LS": TINY, "evit_tiny_patch16_224": {**TINY, "drop_loc": (1,)},
@@ -92,7 +98,9 @@ WRITERS: dict[str, Callable[[Any, Path], None]] = {
 writers = pytest.mark.parametrize("writer", WRITERS.values(), ids=WRITERS)
 
 
-@pytest.mark.skipif(not CHECKPOINTS, reason="the shared checkpoints are not beside this repository; REFORG_SHARED names their folder")
+@pytest.mark.skipif(
+    not CHECKPOINTS, reason="the shared checkpoints are not beside this repository; REFORG_SHARED names their folder"
+)
 @pytest.mark.parametrize("path", CHECKPOINTS, ids=lambda path: path.stem)
 def test_trained_checkpoints_are_read_bit_for_bit(path: Path) -> None:
     theirs = torch.load(path, weights_only=False)["model"]
@@ -168,7 +176,14 @@ def test_bfloat16_is_ml_dtypes_own(tmp_path: Path) -> None:
 
 def transformers_module(kind: str) -> tuple[nn.Module, str, dict[str, Any]]:
     """A tiny module of transformers, the name of our model for it, and that one's settings."""
-    sizes = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "image_size": 32, "patch_size": 8, "layer_norm_eps": 1e-6}
+    sizes = {
+        "hidden_size": 24,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 3,
+        "image_size": 32,
+        "patch_size": 8,
+        "layer_norm_eps": 1e-6,
+    }
     plain, settings = sizes | {"intermediate_size": 96}, {**TINY, "num_classes": 5}
     made: dict[str, tuple[Callable[[], nn.Module], str, int]] = {
         "ViT": (lambda: ViTForImageClassification(ViTConfig(**plain, num_labels=5)), "vit_tiny_patch16_224", 5),
@@ -250,10 +265,16 @@ def test_googles_layout_is_what_timm_reads(name: str, big_vision: bool, tmp_path
 
 def test_timm_names_deit3_and_parallel_blocks(tmp_path: Path) -> None:
     """timm's DeiT III, and its parallel blocks, take what we write in its spelling, and we read it back."""
-    for name, theirs in (("deit3_small_patch16_224", "deit3_small_patch16_224"), ("deit_small_patch16_18x2_LS", "vit_small_patch16_18x2_224")):
+    for name, theirs in (
+        ("deit3_small_patch16_224", "deit3_small_patch16_224"),
+        ("deit_small_patch16_18x2_LS", "vit_small_patch16_18x2_224"),
+    ):
         weights = {key: value.numpy() for key, value in tensors(name).items()}
         reforg.save_weights(weights, tmp_path / "t.safetensors", spelling="timm")
-        settings = {key: value for key, value in TINY.items() if key != "num_classes"} | {"no_embed_class": True, "init_values": 1e-4}
+        settings = {key: value for key, value in TINY.items() if key != "num_classes"} | {
+            "no_embed_class": True,
+            "init_values": 1e-4,
+        }
         module = timm.create_model(theirs, num_classes=5, **settings)
         module.load_state_dict({key: torch.from_numpy(value) for key, value in np_load(tmp_path / "t.safetensors").items()})
         again = reforg.load_weights(tmp_path / "t.safetensors")
