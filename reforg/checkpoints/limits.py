@@ -1,5 +1,8 @@
 """How much a file may ask for before it is refused. Each limit is far beyond what checkpoints of these models hold."""
 
+import math
+from collections.abc import Sequence
+
 from reforg.errors import WeightsError
 
 OPERATIONS = 500_000  # steps of a pickle: a checkpoint of 52 blocks with its optimizer takes 100,000
@@ -11,9 +14,15 @@ MARKS = 256  # marks open at a time
 DEPTH = 100  # containers within containers
 DIMENSIONS = 64  # of an array: NumPy's own limit
 RECORDS = 50_000  # files in an archive
-HEADER = 16 << 20  # bytes of an archive's directory, or of a safetensors header
+HEADER = 4 << 20  # bytes of an archive's directory, or of a safetensors header
 INFLATION = 20, 1 << 20  # a compressed record may grow to this many times its size, or to this many bytes
 SHARING = 4, 64 << 20  # all tensors together may take this many times the file's size, and so many bytes
+
+
+def check_sides(shape: Sequence[int], what: str) -> None:
+    """WeightsError for more dimensions, or for an empty array of more elements but for its empty side, than NumPy can have."""
+    require(len(shape) <= DIMENSIONS, f"{what} has {len(shape)} dimensions")
+    require(math.prod(side or 1 for side in shape) < 1 << 48, f"{what} has impossible sizes")
 
 
 def grown(size: int, limit: tuple[int, int]) -> int:

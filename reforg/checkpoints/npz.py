@@ -9,13 +9,13 @@ import numpy as np
 from reforg.checkpoints import limits, zips
 from reforg.checkpoints.dtypes import dtype_of
 from reforg.checkpoints.entry import Entry, Values
-from reforg.checkpoints.limits import require
+from reforg.checkpoints.limits import check_sides, require
 from reforg.errors import WeightsError
 
 SUFFIX = ".npy"
 HEADER = re.compile(
     rb"\{\s*'descr':\s*'(?P<dtype>[<>|=]?[a-zA-Z]\d{1,3})',\s*'fortran_order':\s*(?P<fortran>True|False),"
-    rb"\s*'shape':\s*\((?P<shape>(?:\d{1,20}L?,?\s*){0,64})\),?\s*\}\s*"
+    rb"\s*'shape':\s*\((?P<shape>(?:\d{1,20}L?(?:, ?\d{1,20}L?){0,63},?)?)\),?\s*\}\s*"
 )
 KINDS = "biufc"
 LONGEST = 10_000  # bytes of a header
@@ -63,7 +63,7 @@ def _header(raw: bytes, name: str) -> tuple[np.dtype[Any], bool, tuple[int, ...]
         raise WeightsError(f"its array {name!r} is no plain array of numbers")
     dtype = _dtype(found["dtype"].decode(), name)
     shape = tuple(int(side.rstrip(b"L ")) for side in found["shape"].split(b",") if side.strip())
-    require(len(shape) <= limits.DIMENSIONS, f"its array {name!r} has {len(shape)} dimensions")
+    check_sides(shape, f"its array {name!r}")
     return dtype, found["fortran"] == b"True", shape, start + length
 
 

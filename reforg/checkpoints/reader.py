@@ -36,8 +36,8 @@ def opened(path: Path, thorough: bool = False) -> Checkpoint:
         raise WeightsError(f"weights: {str(path)!r} is refused: {error}") from error
     except FileNotFoundError as error:
         raise WeightsError(f"weights: there is no file {str(path)!r}{_hub_hint(path)}") from error
-    except OSError as error:
-        raise WeightsError(f"weights: {str(path)!r} cannot be read: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        raise WeightsError(f"weights: {str(path)!r} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     return checkpoint
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from reforg.checkpoints import limits
 from reforg.checkpoints.dtypes import dtype_of
 from reforg.checkpoints.entry import Entry, Values
-from reforg.checkpoints.limits import require
+from reforg.checkpoints.limits import check_sides, require
 from reforg.errors import WeightsError
 
 NAMES = {
@@ -52,7 +52,7 @@ def _entry(name: str, told: dict[str, Any], buffer: Any, start: int) -> Entry:
     dtype, shape = dtype_of(NAMES.get(told["dtype"], "")), tuple(told["shape"])
     if dtype is None:
         raise WeightsError(f"its tensor {name!r} is of a dtype that is not read, {told['dtype']}")
-    require(len(shape) <= limits.DIMENSIONS, f"its tensor {name!r} has {len(shape)} dimensions")
+    check_sides(shape, f"its tensor {name!r}")
     begin = told["data_offsets"][0]
     require(begin % dtype.itemsize == 0, f"its tensor {name!r} begins at byte {begin}, no multiple of the size of {dtype}")
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from reforg.checkpoints import limits
 from reforg.checkpoints.dtypes import dtype_of
 from reforg.checkpoints.entry import Entry, Values
-from reforg.checkpoints.limits import require
+from reforg.checkpoints.limits import check_sides, require
 from reforg.checkpoints.machine import Calls
 from reforg.checkpoints.stubs import Global, Stub
 from reforg.errors import WeightsError
@@ -86,13 +86,15 @@ class Tensors:
         require(self.storages.setdefault(key, storage) == storage, f"its storage {key!r} is described in two ways")
         return storage
 
-    def tensor(self, storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> Entry:
+    def tensor(
+        self, storage: Any, offset: Any, shape: Any, strides: Any, _grad: Any = None, _hooks: Any = None, _metadata: Any = None
+    ) -> Entry:
         """Elements of a storage, by their offset, sizes and strides, all counted in elements."""
         require(isinstance(storage, Storage), "it has a tensor without a storage")
         return self._entry(storage, storage.dtype, offset, shape, strides)
 
     def tensor_of_dtype(
-        self, storage: Any, offset: Any, shape: Any, strides: Any, _grad: Any, _hooks: Any, dtype: Any, *_: Any
+        self, storage: Any, offset: Any, shape: Any, strides: Any, _grad: Any, _hooks: Any, dtype: Any, _metadata: Any = None
     ) -> Entry | Stub:
         """The same, of a dtype that storages do not have a class for."""
         require(isinstance(storage, Storage) and isinstance(dtype, Global), "it has a tensor without a storage")
@@ -148,7 +150,7 @@ def check_layout(offset: Any, shape: Any, strides: Any, numel: int) -> None:
         )
     require(type(offset) is int and offset >= 0, "it has a tensor whose offset is no number from 0 on")
     require(len(shape) == len(strides), "it has a tensor with not as many strides as sizes")
-    require(len(shape) <= limits.DIMENSIONS, f"it has a tensor of {len(shape)} dimensions")
+    check_sides(shape, "a tensor")
     last = offset + sum((side - 1) * stride for side, stride in zip(shape, strides, strict=True)) if all(shape) else offset - 1
     require(last < numel, f"it has a tensor {_told(shape)} that reaches beyond its storage of {numel:,} elements")
 

@@ -4,7 +4,6 @@ from typing import Any
 
 from reforg.checkpoints import pickles, zips
 from reforg.checkpoints.limits import require
-from reforg.checkpoints.stubs import Global, Stub
 from reforg.checkpoints.tensors import Copier, Storage, Tensors, identifier
 from reforg.errors import WeightsError
 
@@ -104,9 +103,7 @@ def _swapped(storage: Storage, system: dict[Any, Any]) -> list[bytes]:
     return [storage.numel.to_bytes(8, "big")] if system.get("little_endian") is False else []
 
 
-def _storage(tensors: Tensors, value: Any) -> Storage | Stub:
-    if isinstance(value, tuple) and len(value) == 4 and value[0] == "module" and isinstance(value[1], Global):
-        return Stub(value[1].path)  # the class of a whole module, with its source text
+def _storage(tensors: Tensors, value: Any) -> Storage:
     key, kind, numel, view = identifier(value)
     whole = tensors.storage(key, kind, numel)
     if view is None:
