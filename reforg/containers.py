@@ -37,7 +37,10 @@ def find(content: Any, where: str, container: str | None = None) -> Found:
         content = content[name]
     if not isinstance(content, Mapping) or not any(_is_array(value) for value in content.values()):
         raise WeightsError(f"weights: {where} holds no weights by name, but {described(content)}")
-    return Found(_plain(content, where), ".".join(path), tuple(discarded))
+    if not path:  # beside weights at the top level of a file, a training program may have kept its figures
+        discarded += [f"{key} ({described(value)})" for key, value in content.items() if _is_plain(value)]
+        content = {key: value for key, value in content.items() if not _is_plain(value)}
+    return Found(_named(content, where), ".".join(path), tuple(discarded))
 
 
 def described(value: Any) -> str:
@@ -95,7 +98,7 @@ def _leaves(value: Any) -> list[Any]:
     return found
 
 
-def _plain(content: Mapping[Any, Any], where: str) -> dict[str, Any]:
+def _named(content: Mapping[Any, Any], where: str) -> dict[str, Any]:
     """Names without a prefix that all of them have; WeightsError for a name that is no text, or a value that is no array."""
     for name, value in content.items():
         if not isinstance(name, str):
@@ -106,6 +109,10 @@ def _plain(content: Mapping[Any, Any], where: str) -> dict[str, Any]:
     while prefix := next((prefix for prefix in PREFIXES if all(short.startswith(prefix) for short in names.values())), None):
         names = {name: short.removeprefix(prefix) for name, short in names.items()}
     return {names[name]: value for name, value in content.items()}
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, int | float | str | None)
 
 
 def _is_array(value: Any) -> bool:

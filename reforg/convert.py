@@ -9,9 +9,9 @@ from typing import Any
 
 import reforg
 from reforg.errors import WeightsError
-from reforg.loading import load, local_path, save_weights
+from reforg.loading import check_target, load, local_path, save_weights
 from reforg.mismatch import guessed
-from reforg.names import build_config
+from reforg.names import build_config, resolve
 from reforg.weights import fit
 
 
@@ -54,15 +54,17 @@ def convert(
     model: whose weights they are; by default it is found out. container, spelling: as in `load_weights` and
     `save_weights`. Raises WeightsError; ConfigError for an unknown model.
     """
-    config = build_config(model) if model else None
+    if model is not None:
+        build_config(model)
+    check_target(output)
     path = local_path(source)
     if output.exists() and path.exists() and output.samefile(path):
         raise WeightsError(f"convert: {str(output)!r} is the source itself; give the output another name")
     loaded = load(source, container, thorough=True)
     names = guessed(loaded.weights)
-    if config is not None:
-        fit(loaded.weights, config)
-        names = [(str(model), {})]
+    if model is not None:
+        fit(loaded.weights, build_config(model))
+        names = [(model, dict(names).get(resolve(model), {}))]
     found = Conversion(
         source=path.name if Path(source).exists() else source,
         sha256=_digest(path),

@@ -16,8 +16,8 @@ from reforg.config import VitConfig
 from reforg.errors import ConfigError, WeightsError, nearest
 from reforg.names import build_config, registry, timm_tags
 from reforg.preprocessing import Preprocessing, of_timm, of_transformers
+from reforg.sources import is_hub_id
 
-PREFIXES = ("hf-hub:", "hf_hub:")
 PART = r"(?!.*(?:--|\.\.))(?!.*\.git$)\w(?:[\w.-]{0,94}\w)?"
 OWNER_AND_NAME = re.compile(rf"{PART}/{PART}", re.ASCII)
 REVISION = re.compile(r"(?!.*(?:\.\.|//))\w[\w./+-]{0,254}(?<!/)", re.ASCII)
@@ -55,11 +55,6 @@ class _Described:
     settings: dict[str, Any]
     labels: tuple[str, ...] | None = None
     preprocessing: Preprocessing | None = None
-
-
-def is_hub_id(source: Any) -> bool:
-    """Whether weights= names a repository of the Hub, well or badly spelled."""
-    return isinstance(source, str) and source.startswith(PREFIXES)
 
 
 def fetch(source: str) -> Repository:

@@ -12,10 +12,8 @@ from reforg.checkpoints import Entry
 from reforg.errors import WeightsError
 from reforg.files import replacing
 from reforg.host import exported, on_host
+from reforg.sources import is_hub_id, is_synthetic
 from reforg.spellings import official, spelled
-
-SYNTHETIC = "synthetic"
-HUB = ("hf-hub:", "hf_hub:")
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,7 @@ def _opened(source: Any, thorough: bool) -> tuple[str, Any, str]:
         return "mapping", {name: exported(value) for name, value in source.items()}, "the mapping"
     if not isinstance(source, str | Path):
         raise WeightsError(f"weights must be a path, a Hub id, a mapping or 'synthetic', got {type(source).__name__}")
-    if str(source).partition(":")[0] == SYNTHETIC:
+    if is_synthetic(source):
         raise WeightsError(
             f"weights: {str(source)!r} needs a model, and a seed of at most 19 digits: create_model(name, weights='synthetic:7')"
         )
@@ -76,7 +74,7 @@ def _opened(source: Any, thorough: bool) -> tuple[str, Any, str]:
 
 def local_path(source: str | Path) -> Path:
     """Where a file, or the weights of a Hub repository, lie on this machine; what is not there yet is fetched."""
-    if not str(source).startswith(HUB):
+    if not is_hub_id(source):
         return Path(source)
     from reforg import hub
 
@@ -101,8 +99,7 @@ def save_weights(
     metadata: text to text, in the header of .safetensors. Raises WeightsError.
     """
     path = Path(path)
-    if path.suffix not in (".safetensors", ".npz"):
-        raise WeightsError(f"weights: {str(path)!r} must end in .safetensors or .npz")
+    check_target(path)
     named = spelled(load(weights).weights, spelling, num_heads)
     try:
         arrays = {name: np.ascontiguousarray(on_host(value)) for name, value in named.items()}
@@ -113,6 +110,14 @@ def save_weights(
             _write(unfinished, arrays, {"format": "pt", **(metadata or {})})
     except OSError as error:
         raise WeightsError(f"weights: {str(path)!r} cannot be written: {error.strerror or error}") from error
+
+
+def check_target(path: Path) -> None:
+    """WeightsError for a name or a folder that weights cannot be written to."""
+    if path.suffix not in (".safetensors", ".npz"):
+        raise WeightsError(f"weights: {str(path)!r} must end in .safetensors or .npz")
+    if not path.parent.is_dir():
+        raise WeightsError(f"weights: {str(path)!r} cannot be written: there is no folder {str(path.parent)!r}")
 
 
 def _write(path: Path, arrays: Mapping[str, Any], metadata: dict[str, str]) -> None:

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import array_api_compat
 import numpy as np
 
-from reforg import embedded, hub, parameters, shunted, vit
+from reforg import embedded, parameters, shunted, vit
 from reforg import weights as weight_files
 from reforg.arrays import Array, namespace
 from reforg.backend import Backend, check, convert, load
@@ -17,6 +17,10 @@ from reforg.host import exported
 from reforg.names import EMBEDDED, build_config, check_settings, resolve
 from reforg.ops import REFERENCE, Ops, Recorder, Trace, untraced
 from reforg.preprocessing import Preprocessing, of_name
+from reforg.sources import is_hub_id
+
+if TYPE_CHECKING:
+    from reforg.hub import Repository
 
 UNSHAPED = ("num_classes", "img_size", "norm_eps", "antialias", "global_pool")  # no tensor's name or width depends on these
 DTYPES = ("float64", "float32", "float16", "bfloat16")
@@ -64,17 +68,19 @@ def create_model(
     return Model(name, settings, arrays, runner, dtype, device, ops, check_finite, *told)
 
 
-def _repository(name: str, weights: Any) -> hub.Repository | None:
+def _repository(name: str, weights: Any) -> "Repository | None":
     """What the Hub tells about a model that it names, or whose weights it holds; None where neither is a Hub id.
 
     Under a name of the user's own, a repository changes only what does not change the tensors.
     """
-    if hub.is_hub_id(name):
+    if not is_hub_id(name) and not is_hub_id(weights):
+        return None
+    from reforg import hub  # the Hub is rarely asked, and its reader takes longer to import than a model to make
+
+    if is_hub_id(name):
         if weights is not None:
             raise WeightsError(f"{name} brings its own weights: give another name, or no weights=")
         return hub.fetch(name)
-    if not hub.is_hub_id(weights):
-        return None
     found = hub.fetch(weights)
     same = resolve(name) == resolve(found.name)
     settings = {key: value for key, value in found.settings.items() if same or key in UNSHAPED}

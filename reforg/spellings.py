@@ -199,7 +199,7 @@ def spelled(weights: Mapping[str, Any], spelling: str, num_heads: int | None = N
     if spelling == OFFICIAL:
         return found
     table, prefix = _class_of(found, spelling)
-    heads = (num_heads or _heads_of(found)) if spelling == "jax" else 0
+    heads = _heads(found, num_heads) if spelling == "jax" else 0
     written: dict[str, Any] = {}
     for name, value in found.items():
         theirs = _theirs(name, table)
@@ -226,12 +226,14 @@ def _class_of(weights: Mapping[str, Any], spelling: str) -> tuple[dict[str, Name
     return _with_leaves(table), family if "head.weight" in weights else ""
 
 
-def _heads_of(weights: Mapping[str, Any]) -> int:
-    """The number of heads that the papers' models of this width have."""
+def _heads(weights: Mapping[str, Any], told: int | None) -> int:
+    """The number of heads, as told, or as the papers' models of this width have."""
     from reforg.names import WIDTHS  # here, because reading weights needs no model
 
     width = weights["cls_token"].shape[-1] if "cls_token" in weights else 0
-    heads = {embed_dim: heads for embed_dim, _, heads in WIDTHS.values()}.get(width)
+    heads = told or {embed_dim: heads for embed_dim, _, heads in WIDTHS.values()}.get(width)
+    if heads is not None and width % heads:
+        raise WeightsError(f"weights: a width of {width} does not divide into {heads} heads")
     if heads is None:
         raise WeightsError(
             f"weights: Google's layout splits heads, and a width of {width} does not tell their number; give num_heads"
@@ -289,7 +291,9 @@ def _template(name: str) -> tuple[str, str]:
 
 def _ours(name: str, inverse: Mapping[str, tuple[str, int | None]]) -> tuple[str, int | None]:
     template, number = _template(name)
-    ours, part = inverse.get(template, (name, None))
+    if template not in inverse:
+        return name, None
+    ours, part = inverse[template]
     return ours.replace("#", number), part
 
 

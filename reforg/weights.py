@@ -13,9 +13,10 @@ from reforg.arrays import Array
 from reforg.config import Config, VitConfig
 from reforg.errors import WeightsError
 from reforg.host import on_host
-from reforg.loading import SYNTHETIC, load
+from reforg.loading import load
 from reforg.mismatch import complaint, is_real, shape_of, told
 from reforg.parameters import shapes
+from reforg.sources import seed_of
 from reforg.vit import resample_positions
 
 UNCOUNTED = "num_batches_tracked"  # in a state dict, but no forward pass reads it
@@ -27,17 +28,9 @@ GAINS = (
 )
 
 
-def seed_of(source: str) -> int | None:
-    """The seed that "synthetic" or "synthetic:7" names; None where the text names something else."""
-    word, colon, seed = source.partition(":")
-    if word != SYNTHETIC or (colon and not re.fullmatch(r"\d{1,19}", seed)):
-        return None
-    return int(seed or 0)
-
-
 def obtain(source: Any, config: Config) -> dict[str, Any]:
     """Name -> array for a model of `config`, complete, of the right shapes and in its spelling."""
-    seed = seed_of(source) if isinstance(source, str) else None
+    seed = seed_of(source)
     if seed is not None:
         return dict(synthetic.weights(shapes(config), seed))
     return fit(load(source).weights, config)

@@ -122,12 +122,18 @@ class TestContainers:
         with pytest.raises(WeightsError, match="has no container 'model_emma'; did you mean model_ema"):
             reforg.load_weights(both, container="model_emma")
 
+    def test_figures_beside_weights_are_left_aside_and_told(self):
+        found = containers.find({**self.TENSORS, "epoch": 5, "name": "deit"}, "it")
+        assert set(found.weights) == set(self.TENSORS)
+        assert found.discarded == ("epoch (5)", "name ('deit')")
+
     @pytest.mark.parametrize(
         ("content", "sentence"),
         [
             ({}, "weights: the mapping holds no weights by name, but an empty mapping"),
             ({"epoch": 3}, "weights: the mapping holds no weights by name, but a mapping of 1: epoch"),
             ({"model": {"a": np.ones(2), "b": 3}}, "weights: the mapping: 'b' is no tensor, but 3"),
+            ({"a": np.ones(2), "b": [3]}, "weights: the mapping: 'b' is no tensor, but a list of 1"),
             ({"model": {"a": np.ones(2), 7: np.ones(2)}}, "weights: the mapping: names must be text, got 7"),
         ],
     )
@@ -283,7 +289,7 @@ class TestSave:
         ("path", "spelling", "sentence"),
         [
             ("a.pth", "official", "must end in .safetensors or .npz"),
-            ("no/such/a.npz", "official", "cannot be written: No such file or directory"),
+            ("no/such/a.npz", "official", "cannot be written: there is no folder"),
             ("a.npz", "tim", "there is no spelling 'tim'; did you mean timm?"),
             ("a.npz", "jax", "a width of 96 does not tell their number; give num_heads"),
         ],

@@ -1,5 +1,6 @@
 """The command line as a user types it: what comes out, and what a mistake gets."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -9,10 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors import safe_open
 
 import reforg
 from reforg import cli, demo, embedded, picture
+from reforg.convert import convert
 
+ARCHIVE = Path(__file__).parent / "files" / "archive.pth"
 ENVIRONMENT = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "FORCE_COLOR")}
 
 
@@ -102,6 +106,74 @@ class TestModels:
         }
 
 
+class TestConvert:
+    """Weights of any format into one file, with where they come from."""
+
+    def test_a_training_checkpoint(self, capsys, tmp_path):
+        weights = reforg.create_model("evit_fmnist").weights
+        np.savez(tmp_path / "theirs.npz", **{f"module.{name}": value for name, value in weights.items()})
+        code, out, err = typed(capsys, "convert", str(tmp_path / "theirs.npz"), str(tmp_path / "ours.safetensors"))
+        assert (code, err) == (0, "")
+        assert out.splitlines()[:3] == [
+            f"{tmp_path / 'ours.safetensors'}: 152 tensors, 1,349,770 values, 5.4 MB",
+            "  model       evit_fmnist",
+            "  read from   npz, its tensors",
+        ]
+        again = reforg.create_model("evit_fmnist", weights=tmp_path / "ours.safetensors")
+        assert all(np.array_equal(again.weights[name], weights[name]) for name in weights)
+        with safe_open(tmp_path / "ours.safetensors", framework="np") as file:
+            metadata = file.metadata()
+        assert metadata["model"] == "evit_fmnist"
+        assert metadata["source"] == "theirs.npz"
+        assert metadata["sha256"] == hashlib.sha256((tmp_path / "theirs.npz").read_bytes()).hexdigest()
+
+    def test_what_was_left_aside_is_told(self, capsys, tmp_path):
+        code, out, _ = typed(capsys, "convert", str(ARCHIVE), str(tmp_path / "a.npz"), "--json")
+        assert code == 0
+        told = json.loads(out)
+        assert told["container"] == "model"
+        assert told["models"] == []
+        assert {"optimizer (3 tensors)", "args (an object of argparse.Namespace)", "epoch (3)"} <= set(told["discarded"])
+        code, out, _ = typed(capsys, "convert", str(ARCHIVE), str(tmp_path / "a.npz"))
+        assert "  model       unknown: no model here has exactly these tensors\n" in out
+        assert "  left aside  optimizer (3 tensors)\n              lr_scheduler" in out
+
+    def test_a_fine_tuned_model_is_known(self, capsys, tmp_path):
+        weights = reforg.create_model("vit_tiny_patch16_224", weights="synthetic", num_classes=7).weights
+        reforg.save_weights(weights, tmp_path / "a.npz", spelling="jax")
+        _, out, _ = typed(capsys, "convert", str(tmp_path / "a.npz"), str(tmp_path / "a.safetensors"), "--spelling", "transformers")
+        assert "deit_tiny_patch16_224 or evit_tiny_patch16_224 or vit_tiny_patch16_224, num_classes=7" in out
+        back = reforg.load_weights(tmp_path / "a.safetensors")
+        assert all(np.array_equal(back[name], weights[name]) for name in weights)
+
+    def test_the_source_is_never_overwritten(self, capsys, tmp_path):
+        reforg.save_weights(reforg.create_model("evit_fmnist").weights, tmp_path / "a.safetensors")
+        before = (tmp_path / "a.safetensors").read_bytes()
+        code, _, err = typed(capsys, "convert", str(tmp_path / "a.safetensors"), str(tmp_path / "." / "a.safetensors"))
+        assert code == 2
+        assert "is the source itself" in err
+        assert (tmp_path / "a.safetensors").read_bytes() == before
+
+    def test_a_full_disk_leaves_what_was_there(self, capsys, monkeypatch, tmp_path):
+        def full(*arguments, **settings):
+            raise OSError(28, "No space left on device")
+
+        (tmp_path / "a.npz").write_bytes(b"what was there")
+        monkeypatch.setattr(np, "savez", full)
+        code, _, err = typed(capsys, "convert", str(ARCHIVE), str(tmp_path / "a.npz"))
+        assert (code, err) == (2, f"reforg: weights: {str(tmp_path / 'a.npz')!r} cannot be written: No space left on device\n")
+        assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"what was there"]
+
+    def test_damage_of_a_large_tensor_is_found(self, tmp_path):
+        """A conversion reads everything, so it checks everything."""
+        np.savez(tmp_path / "a.npz", x=np.arange(1 << 18, dtype=np.float64))
+        data = bytearray((tmp_path / "a.npz").read_bytes())
+        data[len(data) // 2] ^= 1
+        (tmp_path / "a.npz").write_bytes(data)
+        with pytest.raises(reforg.WeightsError, match="'x.npy' is damaged"):
+            convert(str(tmp_path / "a.npz"), tmp_path / "b.npz")
+
+
 MISTAKES = [
     (["models", "evut*"], "reforg: no model matches 'evut*'; `reforg models` lists them all"),
     (["models", "evit_small"], "reforg: no model matches 'evit_small'; did you mean 'evit_small*'?"),
@@ -115,6 +187,18 @@ MISTAKES = [
     (["demo", "--dtype", "float46"], "reforg: there is no dtype 'float46'; did you mean float64?"),
     (["demo", "--device", "cuda"], "reforg: backend 'numpy' cannot compute in float32 on device 'cuda': no device 'cuda';"),
     (["demo", "--output", "picture.txt"], "reforg: picture: 'picture.txt' does not end in .png, .jpg, .jpeg, .webp"),
+    (["convert"], "reforg: Missing argument 'IN'."),
+    (["convert", str(ARCHIVE)], "reforg: Missing argument 'OUT'."),
+    (["convert", "nothing.pth", "a.safetensors"], "reforg: weights: there is no file 'nothing.pth'"),
+    (["convert", "timm/vit_tiny", "a.npz"], "reforg: weights: there is no file 'timm/vit_tiny'; a repository of the Hub is written "),
+    (["convert", ".", "a.safetensors"], "reforg: weights: '.' is refused: it is a folder"),
+    (["convert", str(ARCHIVE), "a.pth"], "reforg: weights: 'a.pth' must end in .safetensors or .npz"),
+    (["convert", str(ARCHIVE), "no/a.npz"], "reforg: weights: 'no/a.npz' cannot be written: there is no folder 'no'"),
+    (["convert", str(ARCHIVE), "a.npz", "--spelling", "tim"], "reforg: there is no spelling 'tim'; did you mean timm?"),
+    (["convert", str(ARCHIVE), "a.npz", "--model", "evit_fmnis"], "reforg: there is no model 'evit_fmnis'; did you mean evit_fmnist?"),
+    (["convert", str(ARCHIVE), "a.npz", "--container", "modle"], f"reforg: weights: {str(ARCHIVE)!r} has no container 'modle'; did you"),
+    (["convert", str(ARCHIVE), "a.npz", "--model", "evit_fmnist"], "reforg: these weights do not fit this evit config: 152 missing"),
+    (["convert", "synthetic:3", "a.npz"], "reforg: weights: 'synthetic:3' needs a model"),
     (["demo", "--output", "no/such/folder.png"], "reforg: picture: there is no folder 'no/such'"),
 ]  # fmt: skip
 

@@ -392,8 +392,14 @@ WEIGHTS = {
         lambda: vit(weights={}),
         "weights: the mapping holds no weights by name, but an empty mapping",
     ),
-    "a list in place of an array": (lambda: vit(weights={**tensors(), "head.bias": [0, 0, 0]}), "weights: the mapping: 'head.bias' is no tensor, but a list of 3"),
-    "a name that is a number": (lambda: vit(weights={**tensors(), 1: np.zeros(3)}), "weights: the mapping: names must be text, got 1"),
+    "a list in place of an array": (
+        lambda: vit(weights={**tensors(), "head.bias": [0, 0, 0]}),
+        "weights: the mapping: 'head.bias' is no tensor, but a list of 3",
+    ),
+    "a name that is a number": (
+        lambda: vit(weights={**tensors(), 1: np.zeros(3)}),
+        "weights: the mapping: names must be text, got 1",
+    ),
     "complex numbers": (
         lambda: vit(weights={**tensors(), "head.bias": np.zeros(3, complex)}),
         MISFIT + "1 not of a real dtype (head.bias complex128)",

@@ -4,17 +4,13 @@ The files are loaded by workers of their own, one for each kind of file, so that
 """
 
 import contextlib
-import faulthandler
-import gc
 import json
 import os
 import pickle
-import resource
 import shutil
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,79 +22,9 @@ import pytest
 
 SECONDS = 2.0
 PEAK_MEGA = 1000
-ADDRESSES = 3 << 30  # what a worker may map
-PATIENCE = 10  # seconds after which a worker gives a file up, and itself
 NAMES = list(hostile.corpus(Path("canary")))  # which do not depend on where the canary is
 CONTROLS = hostile.controls()
 EITHER = hostile.either()
-
-# ---------------------------------------------------------------------------------------------------------------------
-# The worker: this file as a script.
-
-
-def status(field: str) -> float:
-    """A line of /proc/self/status, in MiB; 0 where there is no such thing."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-            if line.startswith(field):
-                return int(line.split()[1]) / 1024
-    return 0.0
-
-
-def forget_peak() -> None:
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-
-
-def peak() -> float:
-    return status("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def attempt(path: str) -> dict[str, Any]:
-    """What loading a file comes to: the class and text of what was raised, or the tensors."""
-    import reforg
-
-    try:
-        found = reforg.load_weights(path)
-    except BaseException as error:
-        return {"outcome": type(error).__name__, "message": str(error)}
-    told = {name: [str(value.dtype), value.tolist() if value.size < 100 else None] for name, value in found.items()}
-    return {"outcome": "loaded", "message": "", "tensors": told}
-
-
-def examined(path: str, canary: Path) -> dict[str, Any]:
-    forget_peak()
-    before, begin = status("VmRSS"), time.perf_counter()
-    told = attempt(path)
-    told |= {"seconds": time.perf_counter() - begin, "peak": peak(), "grown": peak() - before, "executed": os.path.lexists(canary)}
-    if told["executed"]:
-        remove(canary)
-    return told
-
-
-def remove(canary: Path) -> None:
-    shutil.rmtree(canary) if canary.is_dir() and not canary.is_symlink() else canary.unlink()
-
-
-def work(folder: Path, canary: Path) -> None:
-    """Loads what the standard input names, and writes a line of JSON for each to `results`."""
-    files = json.load(sys.stdin)
-    resource.setrlimit(resource.RLIMIT_AS, (ADDRESSES, ADDRESSES))
-    faulthandler.enable()
-    for name, honest in CONTROLS.items():  # what is imported once is no file's time
-        if name in {"plain-dict.pth", "one.safetensors", "stored.npz"}:
-            (folder / "warm").write_bytes(honest.make())
-            attempt(str(folder / "warm"))
-    gc.freeze()
-    with (folder / "results").open("w", encoding="ascii") as results:
-        for name, path in files:
-            faulthandler.dump_traceback_later(PATIENCE, exit=True)
-            print(json.dumps({"name": name} | examined(path, canary)), file=results, flush=True)
-            faulthandler.cancel_dump_traceback_later()
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# The tests' side of it.
 
 
 def run(files: dict[str, Path], folder: Path, canary: Path) -> dict[str, dict[str, Any]]:
@@ -108,7 +34,7 @@ def run(files: dict[str, Path], folder: Path, canary: Path) -> dict[str, dict[st
     while left := [(name, str(path)) for name, path in files.items() if name not in found]:
         (folder / "results").unlink(missing_ok=True)
         done = subprocess.run(
-            [sys.executable, __file__, str(folder), str(canary)],
+            [sys.executable, hostile.__file__, str(folder), str(canary)],
             input=json.dumps(left),
             capture_output=True,
             text=True,
@@ -266,7 +192,7 @@ def test_a_file_that_may_not_be_read_is_refused(tmp_path):
     path.chmod(0)
     if os.access(path, os.R_OK):
         pytest.skip("this user may read every file")
-    assert_refused(attempt(str(path)))
+    assert_refused(hostile.attempt(str(path)))
 
 
 @pytest.mark.parametrize("name", CONTROLS)
@@ -305,7 +231,7 @@ def test_the_payloads_would_do_harm(tmp_path):
         found = list(tmp_path.glob("canary*"))
         silent += [] if found else [f"{name}: {said}"]
         for path in found:
-            remove(path)
+            hostile.remove(path)
     assert not silent, "\n".join(silent)
 
 
@@ -332,7 +258,3 @@ def test_torch_reads_the_same_in_the_honest_files(name, tmp_path):
     assert set(state) == set(honest.expected)
     for key, value in honest.expected.items():
         np.testing.assert_array_equal(state[key].detach().to(torch.float64).numpy(), value.astype(np.float64))
-
-
-if __name__ == "__main__":
-    work(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -15,7 +15,7 @@ import pytest
 from safetensors.numpy import load_file, save
 
 import reforg
-from reforg import hub, parameters, preprocessing, synthetic
+from reforg import hub, parameters, preprocessing, sources, synthetic
 from reforg.names import build_config, list_models, timm_tags
 
 huggingface_hub = pytest.importorskip(
@@ -109,11 +109,11 @@ def sentence(source="hf-hub:owner/name"):
 class TestIds:
     @pytest.mark.parametrize("source", ["hf-hub:owner/name", "hf_hub:owner/name", "hf-hub:owner/name@v1", "hf-hub:"])
     def test_a_hub_id_is_told_by_its_prefix(self, source):
-        assert hub.is_hub_id(source)
+        assert sources.is_hub_id(source)
 
     @pytest.mark.parametrize("source", ["owner/name", "synthetic:7", "hf-hub.safetensors", Path("hf-hub:owner/name"), {}, None])
     def test_anything_else_is_none(self, source):
-        assert not hub.is_hub_id(source)
+        assert not sources.is_hub_id(source)
 
     @pytest.mark.parametrize(
         "rest",
@@ -127,7 +127,7 @@ class TestIds:
         wanted = f"{'hf-hub:' + rest!r} is no Hub id, which is 'hf-hub:owner/name' or 'hf-hub:owner/name@revision'"
         assert sentence("hf-hub:" + rest) == "weights: " + wanted
 
-    @pytest.mark.parametrize("prefix", hub.PREFIXES)
+    @pytest.mark.parametrize("prefix", sources.HUB)
     def test_both_prefixes_mean_the_same(self, prefix, cache):
         store(cache, files_of(TIMM, model__safetensors=b"w"), "timm/vit_base-16.x_y")
         assert hub.fetch(prefix + "timm/vit_base-16.x_y").name == "vit_base_patch16_224.augreg_in1k"

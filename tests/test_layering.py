@@ -31,7 +31,19 @@ FRAMEWORKS = {
 # Which modules of reforg a module may import when it is imported; everything else is imported where it is used.
 LAYERS = (
     *("errors", "arrays", "host", "ops", "config", "evit", "vit", "shunted", "parameters", "names", "costs", "synthetic"),
-    *("files", "checkpoints", "containers", "spellings", "mismatch", "preprocessing", "hub", "loading", "embedded", "weights"),
+    *(
+        "sources",
+        "files",
+        "checkpoints",
+        "containers",
+        "spellings",
+        "mismatch",
+        "preprocessing",
+        "hub",
+        "loading",
+        "embedded",
+        "weights",
+    ),
     *("backend", "tokens", "models", "picture", "demo", "convert", "cli", "__main__"),
 )
 REFERENCE = ("arrays", "ops", "config", "evit", "vit", "shunted", "errors")

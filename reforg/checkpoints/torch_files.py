@@ -38,7 +38,9 @@ def read_archive(buffer: Any, records: dict[str, zips.Record], thorough: bool) -
 
     record = records[pickled[0]]
     source = zips.contents(buffer, record)
-    return pickles.load(source, calls=tensors.calls, persistent=persistent)[0]
+    root, end = pickles.load(source, calls=tensors.calls, persistent=persistent)
+    require(end == len(source), f"its pickle goes on for {len(source) - end:,} bytes after its end")
+    return root
 
 
 class _Storages:
