@@ -38,8 +38,8 @@ def find(content: Any, where: str, container: str | None = None) -> Found:
     if not isinstance(content, Mapping) or not any(_is_array(value) for value in content.values()):
         raise WeightsError(f"weights: {where} holds no weights by name, but {described(content)}")
     if not path:  # beside weights at the top level of a file, a training program may have kept its figures
-        discarded += [f"{key} ({described(value)})" for key, value in content.items() if _is_plain(value)]
-        content = {key: value for key, value in content.items() if not _is_plain(value)}
+        discarded += [f"{key} ({described(value)})" for key, value in content.items() if _is_figure(key, value)]
+        content = {key: value for key, value in content.items() if not _is_figure(key, value)}
     return Found(_named(content, where), ".".join(path), tuple(discarded))
 
 
@@ -111,8 +111,8 @@ def _named(content: Mapping[Any, Any], where: str) -> dict[str, Any]:
     return {names[name]: value for name, value in content.items()}
 
 
-def _is_plain(value: Any) -> bool:
-    return isinstance(value, int | float | str | None)
+def _is_figure(key: Any, value: Any) -> bool:
+    return isinstance(key, str) and isinstance(value, int | float | str | None)
 
 
 def _is_array(value: Any) -> bool:

@@ -17,7 +17,7 @@ from reforg.weights import fit
 
 @dataclass(frozen=True)
 class Conversion:
-    """What a conversion found and what it left aside. models: every name whose tensors these are; settings: what differs from it."""
+    """What a conversion found and left aside. models: every name whose tensors these are; settings: what differs from it."""
 
     source: str
     sha256: str

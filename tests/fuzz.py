@@ -90,14 +90,21 @@ def check(content: bytes, path: Path) -> str:
     try:
         ours = reforg.load_weights(path)
     except reforg.WeightsError as error:
-        assert str(error), "a refusal without a sentence"
-        assert "\n" not in str(error), f"a sentence of several lines: {error}"
-        return "refused"
+        sentence = str(error)
+    else:
+        return compared(ours, content)
+    assert sentence, "a refusal without a sentence"
+    assert "\n" not in sentence, f"a sentence of several lines: {sentence}"
+    return "refused"
+
+
+def compared(ours: dict[str, np.ndarray], content: bytes) -> str:
+    """What was read against the second opinion."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             theirs = literal_checkpoint.read(content)
-        except Exception:  # noqa: BLE001  the standard library has its own mind about what is broken
+        except Exception:  # the standard library has its own mind about what is broken
             return "read, and no second opinion"
     for name, array in ours.items():
         full = next((long for long in (name, *(prefix + name for prefix in PREFIXES)) if long in theirs), None)

@@ -146,5 +146,5 @@ def _safetensors(content: bytes) -> dict[str, tuple[tuple[int, ...], bytes]]:
 
 
 def _model(root: Any) -> dict[str, Tensor]:
-    model = root["model"] if "model" in root else root
+    model = root.get("model", root)
     return {name: value for name, value in model.items() if isinstance(value, Tensor)}

@@ -64,9 +64,10 @@ def main(rounds: int) -> None:
         for path in sorted(Path(folder).glob("*.pth")):
             runs: dict[str, list[dict[str, float]]] = {program: [] for program in PROGRAMS}
             for number in range(rounds + 1):
-                for program, found in runs.items():
+                for program in PROGRAMS:
                     result = measured(program, path)
-                    found += [result] if number else []  # the first round brings files and programs into memory
+                    if number:  # the first round brings files and programs into memory
+                        runs[program].append(result)
             print(f"\n{path.stem}, {path.stat().st_size / 1e6:.0f} MB, median of {rounds} (lowest to highest)")
             for key in runs["torch"][0]:
                 ours, theirs = ([run[key] for run in runs[program]] for program in PROGRAMS)

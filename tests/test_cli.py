@@ -170,7 +170,7 @@ class TestConvert:
         data = bytearray((tmp_path / "a.npz").read_bytes())
         data[len(data) // 2] ^= 1
         (tmp_path / "a.npz").write_bytes(data)
-        with pytest.raises(reforg.WeightsError, match="'x.npy' is damaged"):
+        with pytest.raises(reforg.WeightsError, match=r"'x\.npy' is damaged"):
             convert(str(tmp_path / "a.npz"), tmp_path / "b.npz")
 
 
@@ -190,14 +190,14 @@ MISTAKES = [
     (["convert"], "reforg: Missing argument 'IN'."),
     (["convert", str(ARCHIVE)], "reforg: Missing argument 'OUT'."),
     (["convert", "nothing.pth", "a.safetensors"], "reforg: weights: there is no file 'nothing.pth'"),
-    (["convert", "timm/vit_tiny", "a.npz"], "reforg: weights: there is no file 'timm/vit_tiny'; a repository of the Hub is written "),
+    (["convert", "timm/vit_tiny", "a.npz"], "reforg: weights: there is no file 'timm/vit_tiny'; a repository of"),
     (["convert", ".", "a.safetensors"], "reforg: weights: '.' is refused: it is a folder"),
     (["convert", str(ARCHIVE), "a.pth"], "reforg: weights: 'a.pth' must end in .safetensors or .npz"),
     (["convert", str(ARCHIVE), "no/a.npz"], "reforg: weights: 'no/a.npz' cannot be written: there is no folder 'no'"),
     (["convert", str(ARCHIVE), "a.npz", "--spelling", "tim"], "reforg: there is no spelling 'tim'; did you mean timm?"),
-    (["convert", str(ARCHIVE), "a.npz", "--model", "evit_fmnis"], "reforg: there is no model 'evit_fmnis'; did you mean evit_fmnist?"),
-    (["convert", str(ARCHIVE), "a.npz", "--container", "modle"], f"reforg: weights: {str(ARCHIVE)!r} has no container 'modle'; did you"),
-    (["convert", str(ARCHIVE), "a.npz", "--model", "evit_fmnist"], "reforg: these weights do not fit this evit config: 152 missing"),
+    (["convert", str(ARCHIVE), "a.npz", "--model", "evit_fmnis"], "reforg: there is no model 'evit_fmnis'; did you mean"),
+    (["convert", str(ARCHIVE), "a.npz", "--container", "modle"], f"reforg: weights: {str(ARCHIVE)!r} has no container 'modle'"),
+    (["convert", str(ARCHIVE), "a.npz", "--model", "evit_fmnist"], "reforg: these weights do not fit this evit config: "),
     (["convert", "synthetic:3", "a.npz"], "reforg: weights: 'synthetic:3' needs a model"),
     (["demo", "--output", "no/such/folder.png"], "reforg: picture: there is no folder 'no/such'"),
 ]  # fmt: skip

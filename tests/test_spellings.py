@@ -30,14 +30,16 @@ FAMILIES = {
     "shunted_t": {**SHUNTED, "num_classes": 5},
 }
 # Families that the other program has no module for, and the first tensor that it has no name for.
+SCALED = {
+    "deit3_small_patch16_224": "blocks.0.gamma_1",
+    "deit_small_patch16_18x2_LS": "blocks.0.gamma_1",
+    "shunted_t": "patch_embed1",
+}
 WITHOUT = {
-    "transformers4": {"deit3_small_patch16_224": "blocks.0.gamma_1", "deit_small_patch16_18x2_LS": "blocks.0.gamma_1", "shunted_t": "patch_embed1"},
-    "transformers5": {"deit3_small_patch16_224": "blocks.0.gamma_1", "deit_small_patch16_18x2_LS": "blocks.0.gamma_1", "shunted_t": "patch_embed1"},
-    "jax": {
-        "deit3_small_patch16_224": "blocks.0.gamma_1", "deit_small_patch16_18x2_LS": "blocks.0.gamma_1", "shunted_t": "patch_embed1",
-        "deit_tiny_distilled_patch16_224": "dist_token", "vit_small_patch14_dinov2": "blocks.0.ls1.gamma",
-    },
-}  # fmt: skip
+    "transformers4": SCALED,
+    "transformers5": SCALED,
+    "jax": {**SCALED, "deit_tiny_distilled_patch16_224": "dist_token", "vit_small_patch14_dinov2": "blocks.0.ls1.gamma"},
+}
 
 
 def weights(name, seed=3):
@@ -64,7 +66,10 @@ NAMES = {
     "timm": ("deit3_small_patch16_224", {"blocks.0.ls1.gamma", "blocks.1.ls2.gamma", "blocks.0.attn.qkv.weight", "pos_embed"}),
     "timm, parallel": (
         "deit_small_patch16_18x2_LS",
-        {"blocks.1.attns.1.attn.qkv.weight", "blocks.0.attns.0.ls.gamma", "blocks.0.ffns.1.norm.bias", "blocks.0.ffns.0.mlp.fc1.weight"},
+        {
+            "blocks.1.attns.1.attn.qkv.weight", "blocks.0.attns.0.ls.gamma", "blocks.0.ffns.1.norm.bias",
+            "blocks.0.ffns.0.mlp.fc1.weight",
+        },
     ),
     "transformers4": (
         "vit_tiny_patch16_224",
@@ -215,7 +220,7 @@ class TestGuess:
         assert ("vit_small_patch16_224", {"img_size": 160}) in guessed(_empty(config))
 
     def test_weights_of_another_model_are_answered_with_its_name(self):
-        with pytest.raises(WeightsError, match="; these are the weights of deit3_base_patch16_224$"):
+        with pytest.raises(WeightsError, match=r"; these are the weights of deit3_base_patch16_224$"):
             reforg.create_model("deit3_small_patch16_224", weights=_empty(build_config("deit3_base_patch16_224")))
         with pytest.raises(
             WeightsError, match=r"; these are the weights of deit_tiny_patch16_224 \(or evit_tiny_patch16_224, vit_tiny"

@@ -87,19 +87,21 @@ class Tensors:
         return storage
 
     def tensor(
-        self, storage: Any, offset: Any, shape: Any, strides: Any, _grad: Any = None, _hooks: Any = None, _metadata: Any = None
+        self, storage: Any, offset: Any, shape: Any, strides: Any, _grad: Any = None, _hooks: Any = None, metadata: Any = None
     ) -> Entry:
         """Elements of a storage, by their offset, sizes and strides, all counted in elements."""
         require(isinstance(storage, Storage), "it has a tensor without a storage")
+        require(isinstance(metadata, dict | None), "it has a tensor whose metadata are no mapping")
         return self._entry(storage, storage.dtype, offset, shape, strides)
 
     def tensor_of_dtype(
-        self, storage: Any, offset: Any, shape: Any, strides: Any, _grad: Any, _hooks: Any, dtype: Any, _metadata: Any = None
+        self, storage: Any, offset: Any, shape: Any, strides: Any, _grad: Any, _hooks: Any, dtype: Any, metadata: Any = None
     ) -> Entry | Stub:
         """The same, of a dtype that storages do not have a class for."""
         require(isinstance(storage, Storage) and isinstance(dtype, Global), "it has a tensor without a storage")
+        require(isinstance(metadata, dict | None), "it has a tensor whose metadata are no mapping")
         known = dtype_of(dtype.path.removeprefix("torch."))
-        return Stub(f"{dtype} tensor") if known is None else self._entry(storage, known, offset, shape, strides)
+        return Stub(f"tensor of {dtype}") if known is None else self._entry(storage, known, offset, shape, strides)
 
     def subclass(self, function: Any, _kind: Any, arguments: Any, _state: Any) -> Any:
         """A tensor of a class of its own, or with attributes: the tensor."""

@@ -260,7 +260,7 @@ def test_googles_layout_is_what_timm_reads(name: str, big_vision: bool, tmp_path
     theirs = module.state_dict()
     assert set(ours) == set(theirs)
     assert [key for key in theirs if not same_bits(ours[key], theirs[key])] == []
-    assert list(ours) and all(np.array_equal(ours[key], weights[key]) for key in weights)
+    assert all(np.array_equal(ours[key], weights[key]) for key in weights)
 
 
 def test_timm_names_deit3_and_parallel_blocks(tmp_path: Path) -> None:
