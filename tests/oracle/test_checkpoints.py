@@ -90,7 +90,10 @@ def old(content: Any, path: Path) -> None:
 WRITERS: dict[str, Callable[[Any, Path], None]] = {
     "archive": torch.save,
     "before 1.6": old,
-    **{f"protocol {number}": lambda content, path, n=number: torch.save(content, path, pickle_protocol=n) for number in (2, 3, 4, 5)},
+    **{
+        f"protocol {number}": lambda content, path, n=number: torch.save(content, path, pickle_protocol=n)
+        for number in (2, 3, 4, 5)
+    },
     "before 1.6, protocol 4": lambda content, path: torch.save(
         content, path, pickle_protocol=4, _use_new_zipfile_serialization=False
     ),
