@@ -1,8 +1,7 @@
 """Where in a checkpoint the weights are, and what else it holds."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from reforg.checkpoints import Entry, Stub
 from reforg.errors import WeightsError, nearest
@@ -15,8 +14,7 @@ PREFIXES = ("module.", "_orig_mod.", "model.")
 NESTED = 4  # containers within containers that are looked into
 
 
-@dataclass(frozen=True)
-class Found:
+class Found(NamedTuple):
     """The weights of a checkpoint by their names in it, in which container they were, and what was left aside."""
 
     weights: dict[str, Any]
@@ -48,7 +46,7 @@ def described(value: Any) -> str:
     if isinstance(value, Entry):
         return f"a tensor {value.shape}"
     if isinstance(value, Stub):
-        return f"an object of {value.kind}"
+        return f"an object of {value.path}"
     arrays = sum(_is_array(item) for item in _leaves(value))
     if isinstance(value, Mapping | list | tuple):
         kind = "mapping" if isinstance(value, Mapping) else "list"

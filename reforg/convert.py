@@ -57,7 +57,7 @@ def convert(
     if model is not None:
         build_config(model)
     check_target(output)
-    path = local_path(source)
+    path = Path(local_path(source))
     if output.exists() and path.exists() and output.samefile(path):
         raise WeightsError(f"convert: {str(output)!r} is the source itself; give the output another name")
     loaded = load(source, container, thorough=True)

@@ -3,7 +3,6 @@
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 CPU = 1  # DLPack's number for host memory
 
@@ -18,7 +17,7 @@ def exported(value: Any) -> Any:
         return value
 
 
-def on_host(value: Any) -> npt.NDArray[Any]:
+def on_host(value: Any) -> np.ndarray[Any, np.dtype[Any]]:
     """As a NumPy array; what NumPy has no dtype for is widened to float32. ValueError where that cannot be."""
     value = exported(value)
     if isinstance(value, np.ndarray):

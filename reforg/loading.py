@@ -1,9 +1,8 @@
 """Weights from any source under their official names, and back into files."""
 
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -15,9 +14,11 @@ from reforg.host import exported, on_host
 from reforg.sources import is_hub_id, is_synthetic
 from reforg.spellings import official, spelled
 
+if TYPE_CHECKING:  # reading weights needs no pathlib, whose import takes a third as long as reading a file of 90 MB
+    from pathlib import Path
 
-@dataclass(frozen=True)
-class Loaded:
+
+class Loaded(NamedTuple):
     """Weights under official names, and how they came to us: a file's kind, its container, its spelling, what was left aside."""
 
     weights: dict[str, Any]
@@ -62,7 +63,7 @@ def _opened(source: Any, thorough: bool) -> tuple[str, Any, str]:
     """What kind of source it is, its content, and how to call it in a sentence."""
     if isinstance(source, Mapping):
         return "mapping", {name: exported(value) for name, value in source.items()}, "the mapping"
-    if not isinstance(source, str | Path):
+    if not isinstance(source, str | os.PathLike):
         raise WeightsError(f"weights must be a path, a Hub id, a mapping or 'synthetic', got {type(source).__name__}")
     if is_synthetic(source):
         raise WeightsError(
@@ -72,10 +73,10 @@ def _opened(source: Any, thorough: bool) -> tuple[str, Any, str]:
     return checkpoint.kind, checkpoint.content, repr(str(source))
 
 
-def local_path(source: str | Path) -> Path:
+def local_path(source: str | os.PathLike[str]) -> str | os.PathLike[str]:
     """Where a file, or the weights of a Hub repository, lie on this machine; what is not there yet is fetched."""
     if not is_hub_id(source):
-        return Path(source)
+        return source
     from reforg import hub
 
     return hub.fetch(str(source)).weights
@@ -89,7 +90,7 @@ def _read(entries: Mapping[str, Entry], where: str) -> dict[str, Any]:
 
 
 def save_weights(
-    weights: Mapping[str, Any], path: str | Path, spelling: str = "official", num_heads: int | None = None,
+    weights: Mapping[str, Any], path: str | os.PathLike[str], spelling: str = "official", num_heads: int | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> None:  # fmt: skip
     """Write weights of any spelling, in the given one, to .safetensors or .npz; the file appears whole or not at all.
@@ -98,6 +99,8 @@ def save_weights(
     version 5's own modules) or "jax" (Google's; num_heads is needed where the width is not one of the papers').
     metadata: text to text, in the header of .safetensors. Raises WeightsError.
     """
+    from pathlib import Path
+
     path = Path(path)
     check_target(path)
     named = spelled(load(weights).weights, spelling, num_heads)
@@ -112,7 +115,7 @@ def save_weights(
         raise WeightsError(f"weights: {str(path)!r} cannot be written: {error.strerror or error}") from error
 
 
-def check_target(path: Path) -> None:
+def check_target(path: "Path") -> None:
     """WeightsError for a name or a folder that weights cannot be written to."""
     if path.suffix not in (".safetensors", ".npz"):
         raise WeightsError(f"weights: {str(path)!r} must end in .safetensors or .npz")
@@ -120,7 +123,7 @@ def check_target(path: Path) -> None:
         raise WeightsError(f"weights: {str(path)!r} cannot be written: there is no folder {str(path.parent)!r}")
 
 
-def _write(path: Path, arrays: Mapping[str, Any], metadata: dict[str, str]) -> None:
+def _write(path: "Path", arrays: Mapping[str, Any], metadata: dict[str, str]) -> None:
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 

@@ -6,8 +6,7 @@ A table maps our name, which is the official code's, to the source's. "#" is the
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -129,8 +128,7 @@ BIG_VISION = _jax(
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(NamedTuple):
     """A program's names: its tables, the prefixes that its files may put before them, and what no forward pass reads."""
 
     tables: tuple[dict[str, Name], ...]
@@ -151,8 +149,7 @@ ALIASES = {"transformers": "transformers4"}  # what save_pretrained writes, whic
 CLASSIFIERS = ("classifier.", "cls_classifier.", "distillation_classifier.")  # without their model's prefix
 
 
-@dataclass(frozen=True)
-class Spelled:
+class Spelled(NamedTuple):
     """Weights under official names; whose names they had; and what was set aside because no forward pass reads it."""
 
     weights: dict[str, Any]

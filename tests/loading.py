@@ -3,11 +3,12 @@
     python tests/loading.py [ROUNDS]        (needs torch; about a minute)
 
 Each measurement is a process of its own; the two programs take turns, and medians are shown. "load": after the program
-is imported. "start": the import and the load together, as a user who types a command waits for them. "used": the load,
-and then every value read once. "private": memory that only this process has (RssAnon), beyond what the import took.
+is imported. "start": the import and the load together, as a user who types a command waits for them; both from bytecode,
+as installed packages are. "used": the load, and then every value read once. "private": memory that only this process has (RssAnon), beyond what the import took.
 """
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -35,6 +36,7 @@ used = time.perf_counter()
 print(json.dumps({{"load ms": 1e3 * (loaded - before), "start ms": 1e3 * (imported - begin + loaded - before),
     "used ms": 1e3 * (used - before), "private MB": memory("RssAnon") - anonymous, "peak MB": memory("VmHWM")}}))
 """
+ENVIRONMENT = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
 WRITE = """
 import sys, torch
 from reforg.names import build_config
@@ -52,7 +54,7 @@ def measured(program: str, path: Path) -> dict[str, float]:
     """One process's figures."""
     imports, load, use = PROGRAMS[program]
     code = MEASURE.format(imports=imports, load=load.format(path=str(path)), use=use)
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=ENVIRONMENT)
     found: dict[str, float] = json.loads(done.stdout)
     return found
 

@@ -70,7 +70,7 @@ def test_tied_tensors_share_their_memory_as_in_torch():
 def test_everything_else_is_inert(stem):
     content = checkpoints.opened(FILES / f"{stem}.pth").content
     assert content["args"] == Stub("argparse.Namespace")
-    assert content["best"].kind.endswith("multiarray.scalar")
+    assert content["best"].path.endswith("multiarray.scalar")
     assert content["scheduler"] == Stub("torch.optim.lr_scheduler.CosineAnnealingLR")
     assert content["history"] == {"loss": [1.0, 0.5]}
     assert content["shape"] == (1, 2)

@@ -3,20 +3,22 @@
 import io
 import mmap
 import os
+import re
 import stat
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from reforg.checkpoints import torch_files, zips
 from reforg.checkpoints.tree import check_tree
 from reforg.errors import WeightsError
 
+Path = str | os.PathLike[str]
+# Opening a pipe or a terminal neither waits for the other end nor takes it over; Windows has the first of these flags.
+OPENING = getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
 
-@dataclass(frozen=True)
-class Checkpoint:
+
+class Checkpoint(NamedTuple):
     """What a file holds, in containers whose leaves are entries, plain values and stubs; and what kind of file it is."""
 
     kind: str
@@ -42,24 +44,34 @@ def opened(path: Path, thorough: bool = False) -> Checkpoint:
 
 
 def _read(path: Path, thorough: bool) -> Checkpoint:
-    status = path.stat()
-    if not stat.S_ISREG(status.st_mode):
-        raise WeightsError("it is a folder" if stat.S_ISDIR(status.st_mode) else "it is no regular file")
-    if not status.st_size:
-        raise WeightsError("it is empty")
-    with path.open("rb") as file:
-        buffer = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-        copied = _copier(os.dup(file.fileno()))
+    descriptor = os.open(path, os.O_RDONLY | OPENING)
+    try:
+        buffer = _mapped(descriptor)
+        copied = _copier(os.dup(descriptor))
+    finally:
+        os.close(descriptor)
     start = buffer[:16]
     if start[:4] in (b"PK\3\4", b"PK\5\6"):
         return _archive(buffer, thorough)
     if torch_files.is_before_1_6(buffer):
         return Checkpoint("torch checkpoint of before 1.6", torch_files.read_before_1_6(buffer, copied), {})
-    if path.suffix == ".safetensors" or (start[6:9] == b"\0\0{"):  # a header of less than 2**48 bytes that begins with a brace
+    if (
+        os.fsdecode(path).endswith(".safetensors") or start[6:9] == b"\0\0{"
+    ):  # a header of less than 2**48 bytes that begins with a brace
         from reforg.checkpoints import tensor_files
 
         return Checkpoint("safetensors", *tensor_files.read_safetensors(path, buffer))
     raise WeightsError(_guess(start))
+
+
+def _mapped(descriptor: int) -> mmap.mmap:
+    """The file's pages, private; asked of the open file, so that nothing can take its place between question and use."""
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        raise WeightsError("it is a folder" if stat.S_ISDIR(status.st_mode) else "it is no regular file")
+    if not status.st_size:
+        raise WeightsError("it is empty")
+    return mmap.mmap(descriptor, 0, access=mmap.ACCESS_COPY)
 
 
 def _copier(descriptor: int) -> Callable[[int, Any], None]:
@@ -92,7 +104,8 @@ def _archive(buffer: mmap.mmap, thorough: bool) -> Checkpoint:
 
 def _hub_hint(path: Path) -> str:
     """How to name a repository of the Hub, where a path looks like one."""
-    looks = len(path.parts) == 2 and not path.suffix[1:].isalpha()
+    name = os.fsdecode(path)
+    looks = re.fullmatch(r"[\w.-]+/[\w.-]+", name) is not None and not name.rpartition(".")[2].isalpha()
     return f"; a repository of the Hub is written 'hf-hub:{path}'" if looks else ""
 
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Global:
-    """A class or function that a pickle names; it is never imported."""
+class Named:
+    """A dotted path, as a pickle spells it."""
 
     path: str
 
@@ -13,11 +13,9 @@ class Global:
         return self.path
 
 
-@dataclass(frozen=True)
-class Stub:
-    """An object of a class that is not read: only the name of its class is kept."""
+class Global(Named):
+    """A class or function that a pickle names; it is never imported."""
 
-    kind: str
 
-    def __str__(self) -> str:
-        return self.kind
+class Stub(Named):
+    """An object that is not read: only the path of its class is kept."""

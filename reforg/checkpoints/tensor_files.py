@@ -5,8 +5,8 @@ multiple of their dtype's size, which could not be used where they lie.
 """
 
 import json
+import os
 import struct
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,14 +25,14 @@ NAMES = {
 METADATA = "__metadata__"
 
 
-def read_safetensors(path: Path, buffer: Any) -> tuple[dict[str, Entry], dict[str, str]]:
+def read_safetensors(path: str | os.PathLike[str], buffer: Any) -> tuple[dict[str, Entry], dict[str, str]]:
     """Name -> array, and the metadata."""
     from safetensors import SafetensorError, safe_open
 
     length = struct.unpack("<Q", buffer[:8])[0] if len(buffer) >= 8 else 0
     require(length <= limits.HEADER, f"it is no safetensors file: its header would take {length:,} bytes")
     try:
-        with safe_open(path, framework="np"):
+        with safe_open(os.fsdecode(path), framework="np"):
             pass
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise WeightsError(f"it is no safetensors file: {error}") from error

@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from reforg.checkpoints import limits
 from reforg.checkpoints.dtypes import dtype_of
-from reforg.checkpoints.entry import Entry, Values
+from reforg.checkpoints.entry import Bytes, Entry, Values
 from reforg.checkpoints.limits import check_sides, require
 from reforg.checkpoints.machine import Calls
 from reforg.checkpoints.stubs import Global, Stub
@@ -41,7 +40,7 @@ class Storage:
 
 
 Opener = Callable[[str], tuple[Any, int]]  # key of a storage -> the bytes that hold it, and where they begin there
-Copier = Callable[[int, npt.NDArray[np.uint8]], None]  # fills memory with a file's bytes from a position on
+Copier = Callable[[int, Bytes], None]  # fills memory with a file's bytes from a position on
 
 
 @dataclass

@@ -6,9 +6,8 @@ before or between the parts, no encryption, records stored or deflated.
 
 import struct
 import zlib
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 from reforg.checkpoints import limits
 from reforg.checkpoints.limits import require
@@ -25,8 +24,7 @@ REFUSED_FLAGS = 0x2061  # encrypted, patched data, strong encryption, masked hea
 LATER = 0x8  # the local header leaves sizes to a descriptor after the data
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(NamedTuple):
     """Where the bytes of one record lie, and how many there are of it in the file and inflated."""
 
     name: str
