@@ -4,7 +4,8 @@
 
 Each measurement is a process of its own; the two programs take turns, and medians are shown. "load": after the program
 is imported. "start": the import and the load together, as a user who types a command waits for them; both from bytecode,
-as installed packages are. "used": the load, and then every value read once. "private": memory that only this process has (RssAnon), beyond what the import took.
+as installed packages are. "used": the load, and then every value read once. "private": memory that only this process has
+(RssAnon), beyond what the import took.
 """
 
 import json
