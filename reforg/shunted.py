@@ -34,13 +34,9 @@ Grid = tuple[int, int]
 def forward(
     weights: Mapping[str, Array], images: Array, config: ShuntedConfig, ops: Ops = REFERENCE, trace: Trace = untraced
 ) -> Array:
-    """[B, in_chans, H, W] -> logits [B, num_classes]; pooled features [B, C] where num_classes is 0.
-
-    The mean over the last stage's tokens through the head; there is no class token.
-    """
+    """[B, in_chans, H, W] -> logits [B, num_classes]; pooled features [B, C] where num_classes is 0."""
     net = Network(weights, ops, trace)
-    pooled = mean(encode(net, images, config)[-1][0], axis=1)
-    return net.trace("logits", net.linear("head", pooled) if config.num_classes else pooled)
+    return classify(net, encode(net, images, config)[-1][0], config)
 
 
 def features(
@@ -54,6 +50,12 @@ def features(
     """[B, in_chans, H, W] -> [B, N, C], the normed tokens of the last stage; pyramid: all stages, each [B, C, H', W']."""
     stages = encode(Network(weights, ops, trace), images, config)
     return [to_maps(x, grid) for x, grid in stages] if pyramid else stages[-1][0]
+
+
+def classify(net: Network, x: Array, config: ShuntedConfig) -> Array:
+    """[B, N, C] -> [B, num_classes]: the mean over the last stage's tokens through the head; there is no class token."""
+    pooled = mean(x, axis=1)
+    return net.trace("logits", net.linear("head", pooled) if config.num_classes else pooled)
 
 
 def encode(net: Network, images: Array, config: ShuntedConfig) -> list[tuple[Array, Grid]]:

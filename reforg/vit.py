@@ -178,15 +178,18 @@ def layer_scale(net: Network, path: str, number: int, branch: str, x: Array, con
 
 
 def classify(net: Network, x: Array, config: VitConfig) -> Array:
-    """[B, N, C] -> [B, num_classes]: the class token's state ([ViT] eq. 4) through the head.
+    """[B, N, C] -> [B, num_classes]: the pooled states through their heads; without heads, the mean of the states.
 
     Distilled: the mean of two heads' logits of two tokens ([DeiT] section 4 adds probabilities, its code logits).
-    global_pool "avg": the mean over the patches, and the norm after it. Without heads: the mean of the pooled features.
     """
-    if config.global_pool == "avg":
-        pooled = [net.layer_norm("fc_norm", mean(x[:, config.num_special :, :], axis=1), config.norm_eps)]
-    else:
-        pooled = [x[:, token, :] for token in range(config.num_special)]
+    states = pool(net, x, config)
     if config.heads:
-        pooled = [net.linear(head, state) for head, state in zip(config.heads, pooled, strict=True)]
-    return net.trace("logits", mean_of(pooled))
+        states = [net.linear(head, state) for head, state in zip(config.heads, states, strict=True)]
+    return net.trace("logits", mean_of(states))
+
+
+def pool(net: Network, x: Array, config: VitConfig) -> list[Array]:
+    """[B, N, C] -> [B, C] for each head: the special tokens' states ([ViT] eq. 4), or the normed mean over the patches."""
+    if config.global_pool == "avg":
+        return [net.layer_norm("fc_norm", mean(x[:, config.num_special :, :], axis=1), config.norm_eps)]
+    return [x[:, token, :] for token in range(config.num_special)]

@@ -223,7 +223,7 @@ def test_interruption_is_one_line(capsys, monkeypatch):
     def interrupted(*arguments, **settings):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli.demonstration, "run", interrupted)
+    monkeypatch.setattr(demo, "run", interrupted)
     code, out, err = typed(capsys, "demo")
     assert (code, out, err) == (130, "", "reforg: interrupted\n")
 
