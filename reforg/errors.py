@@ -2,9 +2,22 @@
 
 from collections.abc import Iterable
 
+LONGEST = 4000  # characters of a sentence; what it quotes may come from a file that means harm
+
 
 class ReforgError(Exception):
-    """Base of every error that a user can cause. Nothing else is raised on purpose."""
+    """Base of every error that a user can cause. Nothing else is raised on purpose.
+
+    Its message is one line of bounded length: what is quoted in it cannot break the line or steer a terminal.
+    """
+
+    def __init__(self, message: str) -> None:
+        cut = message if len(message) <= LONGEST else message[: LONGEST - 3] + "..."
+        super().__init__(cut if cut.isprintable() else "".join(map(_printable, cut)))
+
+
+def _printable(letter: str) -> str:
+    return letter if letter.isprintable() else repr(letter)[1:-1]
 
 
 class ConfigError(ReforgError):

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from reforg import checkpoints, containers
-from reforg.checkpoints import Entry
+from reforg.checkpoints import Checkpoint, Entry
+from reforg.contents import report
 from reforg.errors import WeightsError
 from reforg.files import replacing
 from reforg.host import exported, on_host
@@ -25,7 +26,13 @@ class Loaded(NamedTuple):
     kind: str
     container: str
     spelling: str
-    discarded: tuple[str, ...]
+    aside: tuple[tuple[Any, Any], ...]
+    unread: tuple[str, ...]
+
+    @property
+    def discarded(self) -> tuple[str, ...]:
+        """What was left aside, in words."""
+        return (*report(self.aside), *(f"{name} (read by no forward pass)" for name in self.unread))
 
 
 def load_weights(source: Any, container: str | None = None) -> dict[str, Any]:
@@ -50,27 +57,25 @@ def load(source: Any, container: str | None = None, thorough: bool = False) -> L
 
     thorough: check every checksum, also of the large tensors that are otherwise mapped without being read.
     """
-    kind, content, where = _opened(source, thorough)
-    found = containers.find(content, where, container)
+    checkpoint, where = _opened(source, thorough)
+    found = containers.find(checkpoint.content, where, container)
     entries = {name: value for name, value in found.weights.items() if isinstance(value, Entry)}
-    arrays = found.weights | _read(entries, where)
+    arrays = found.weights | _read(entries, checkpoint.size, where)
     named = official(arrays)
-    unread = tuple(f"{name} (read by no forward pass)" for name in named.unread)
-    return Loaded(named.weights, kind, found.container, named.source, (*found.discarded, *unread))
+    return Loaded(named.weights, checkpoint.kind, found.container, named.source, found.aside, named.unread)
 
 
-def _opened(source: Any, thorough: bool) -> tuple[str, Any, str]:
-    """What kind of source it is, its content, and how to call it in a sentence."""
+def _opened(source: Any, thorough: bool) -> tuple[Checkpoint, str]:
+    """What a source holds, and how to call it in a sentence."""
     if isinstance(source, Mapping):
-        return "mapping", {name: exported(value) for name, value in source.items()}, "the mapping"
+        return Checkpoint("mapping", {name: exported(value) for name, value in source.items()}, 0), "the mapping"
     if not isinstance(source, str | os.PathLike):
         raise WeightsError(f"weights must be a path, a Hub id, a mapping or 'synthetic', got {type(source).__name__}")
     if is_synthetic(source):
         raise WeightsError(
             f"weights: {str(source)!r} needs a model, and a seed of at most 19 digits: create_model(name, weights='synthetic:7')"
         )
-    checkpoint = checkpoints.opened(local_path(source), thorough)
-    return checkpoint.kind, checkpoint.content, repr(str(source))
+    return checkpoints.opened(local_path(source), thorough), repr(str(source))
 
 
 def local_path(source: str | os.PathLike[str]) -> str | os.PathLike[str]:
@@ -82,9 +87,9 @@ def local_path(source: str | os.PathLike[str]) -> str | os.PathLike[str]:
     return hub.fetch(str(source)).weights
 
 
-def _read(entries: Mapping[str, Entry], where: str) -> dict[str, Any]:
+def _read(entries: Mapping[str, Entry], size: int, where: str) -> dict[str, Any]:
     try:
-        return dict(checkpoints.read(entries))
+        return dict(checkpoints.read(entries, size))
     except WeightsError as error:
         raise WeightsError(f"weights: {where} is refused: {error}") from error
 

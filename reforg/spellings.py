@@ -5,6 +5,7 @@ A table maps our name, which is the official code's, to the source's. "#" is the
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -174,7 +175,7 @@ def official(weights: Mapping[str, Any]) -> Spelled:
     inverse = _inverted(table)
     for name in (name for name in weights if name not in unread):
         ours, part = _ours(short[name], inverse)
-        if ours in found and part is None:
+        if (ours in found and part is None) or (part is not None and part in parts.get(ours, {})):
             raise WeightsError(f"weights: {ours} came in both its spellings")
         value = _from_jax(ours, on_host(weights[name])) if source == "jax" else weights[name]
         found[ours] = value
@@ -240,13 +241,13 @@ def _heads(weights: Mapping[str, Any], told: int | None) -> int:
 
 def _recognised(names: Iterable[str]) -> tuple[str, dict[str, Name]]:
     """The source and table that know the most of these names; the official ones where no other knows any."""
-    templates = [_template(name)[0] for name in names]
+    templates = Counter(_template(name)[0] for name in names)
     best, chosen = 0, (OFFICIAL, dict[str, Name]())
     for source, told in SOURCES.items():
         for table in told.tables:
             full = table if source == "jax" else _with_leaves(table)
             inverse = _inverted(full)
-            known = sum(_without_prefix(template, told.prefixes) in inverse for template in templates)
+            known = sum(count for template, count in templates.items() if _without_prefix(template, told.prefixes) in inverse)
             if known > best:
                 best, chosen = known, (source, full)
     return chosen
@@ -311,6 +312,8 @@ def _side_by_side(name: str, pieces: Mapping[int, Any]) -> Any:
     """Queries, keys and values as one tensor."""
     if len(pieces) != 3:
         raise WeightsError(f"weights: {name} is made of queries, keys and values, and only {len(pieces)} of them are there")
+    if len({piece.dtype for piece in pieces.values()}) > 1:
+        raise WeightsError(f"weights: queries, keys and values of {name} are of different dtypes")
     try:
         return np.concatenate([pieces[part] for part in range(3)])
     except ValueError as error:
@@ -320,9 +323,9 @@ def _side_by_side(name: str, pieces: Mapping[int, Any]) -> Any:
 def _from_jax(name: str, array: Any) -> Any:
     """Google's layout to torch's: kernels are (in, out), heads have an axis of their own, convolutions are (H, W, in, out)."""
     if name.endswith("attn.proj.weight") and array.ndim == 3:
-        array = array.reshape(-1, array.shape[2])
+        array = array.reshape(array.shape[0] * array.shape[1], array.shape[2])
     elif name.endswith("attn.qkv.weight") and array.ndim == 3:
-        array = array.reshape(array.shape[0], -1)
+        array = array.reshape(array.shape[0], array.shape[1] * array.shape[2])
     elif name.endswith("attn.qkv.bias"):
         array = array.reshape(-1)
     axes = {2: (1, 0), 4: (3, 2, 0, 1)}.get(array.ndim)

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 import reforg
-from reforg import checkpoints, containers
+from reforg import checkpoints, containers, contents
 from reforg.checkpoints import Stub
 from reforg.checkpoints.imports import is_data, named
 from reforg.errors import WeightsError
@@ -77,8 +77,8 @@ def test_everything_else_is_inert(stem):
     assert content["epoch"] == 3
     found = containers.find(content, "it")
     assert found.container == "model"
-    assert "args (an object of argparse.Namespace)" in found.discarded
-    assert any(text.startswith("optimizer (3 tensors)") for text in found.discarded)
+    assert "args (an object of argparse.Namespace)" in contents.report(found.aside)
+    assert any(text.startswith("optimizer (3 tensors)") for text in contents.report(found.aside))
 
 
 def test_no_file_needs_torch_and_none_is_imported():
@@ -131,7 +131,7 @@ class TestContainers:
     def test_figures_beside_weights_are_left_aside_and_told(self):
         found = containers.find({**TENSORS, "epoch": 5, "name": "deit"}, "it")
         assert set(found.weights) == set(TENSORS)
-        assert found.discarded == ("epoch (5)", "name ('deit')")
+        assert contents.report(found.aside) == ("epoch (5)", "name ('deit')")
 
     @pytest.mark.parametrize(
         ("content", "sentence"),

@@ -9,6 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from reforg.checkpoints import limits
+from reforg.checkpoints.limits import require
+
 Values = np.ndarray[Any, np.dtype[Any]]  # numpy.typing's NDArray[Any], without its import
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 LINE = 64  # bytes; where the copies begin
@@ -33,26 +36,29 @@ class Entry:
         return math.prod(self.shape) * self.dtype.itemsize
 
 
-def read(entries: Mapping[str, Entry]) -> dict[str, Values]:
-    """The arrays, each in C order, aligned and in this machine's byte order.
+def read(entries: Mapping[str, Entry], size: int) -> dict[str, Values]:
+    """The arrays of a file of `size` bytes, each in C order, aligned and in this machine's byte order.
 
     What lies so in the file is not copied: such an array is a private mapping of the file's pages, read as they are
-    used. All copies share one piece of memory.
+    used. All copies share one piece of memory. An entry of several names is one array.
     """
-    views = {name: entry.view() for name, entry in entries.items()}
-    copied = [name for name, view in views.items() if not _usable(view)]
-    room = _room(sum(_padded(views[name].nbytes) for name in copied))
+    most, wanted = limits.grown(size, limits.SHARING), sum(entry.nbytes for entry in entries.values())
+    require(wanted <= most, f"its tensors would take more than {most:,} bytes, the file has {size:,}")
+    different = {id(entry): entry for entry in entries.values()}
+    views = {key: entry.view() for key, entry in different.items()}
+    copied = [key for key, view in views.items() if not _usable(view)]
+    room = _room(sum(_padded(views[key].nbytes) for key in copied))
     position = 0
-    for name in copied:
-        view, copy = views[name], entries[name].copy
+    for key in copied:
+        view, copy = views[key], different[key].copy
         target = np.ndarray(view.shape, view.dtype.newbyteorder("="), room, position)
         if copy is None:
             target[...] = view
         else:
             copy(room[position : position + view.nbytes])
-        views[name] = target
+        views[key] = target
         position += _padded(view.nbytes)
-    return views
+    return {name: views[id(entry)] for name, entry in entries.items()}
 
 
 def _room(size: int) -> Bytes:

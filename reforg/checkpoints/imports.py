@@ -7,6 +7,7 @@ names of the standard library that are more than data, and calls of functions.
 
 import re
 import sys
+from functools import lru_cache
 
 from reforg.checkpoints.limits import require
 from reforg.checkpoints.stubs import Global
@@ -24,8 +25,12 @@ DATA = frozenset({
     "collections.deque", "copyreg._reconstructor", "_codecs.encode", "decimal.Decimal", "fractions.Fraction", "uuid.UUID",
     *(f"builtins.{kind}" for kind in (
         "object", "set", "frozenset", "list", "tuple", "dict", "int", "float", "complex", "str", "bool", "bytes", "bytearray",
-        "slice", "range", "unicode", "long", "xrange",
+        "slice", "range", "unicode", "long", "xrange", "Ellipsis", "NotImplemented",
     )),
+    *("builtins.getattr", "builtins.type", "_operator.getitem"),  # which are functions of our own
+    *(f"typing.{kind}" for kind in ("Any", "Callable", "ClassVar", "Dict", "List", "Literal", "Optional", "Set", "Tuple", "Union")),
+    *("types.GenericAlias", "time.struct_time", "array.array", "array._array_reconstructor", "re._compile"),
+    *("collections.UserDict", "collections.ChainMap"),
     *(f"{module}.{kind}" for module in ("pathlib", "pathlib._local") for kind in (
         "Path", "PosixPath", "WindowsPath", "PurePath", "PurePosixPath", "PureWindowsPath",
     )),
@@ -34,7 +39,9 @@ DATA = frozenset({
 # Functions and lower-case classes of other packages that build data. Their results are stubs.
 BUILDERS = re.compile(
     r"numpy\.(_?core\.)?(multiarray\.(scalar|_reconstruct)|numeric\._frombuffer|dtype|ndarray|bool_?|u?int\d+|float\d+|str_)"
-    r"|numpy\.random\._pickle\.__(randomstate|generator|bit_generator)_ctor|([A-Za-z_]\w*\.)+__pyx_unpickle_\w+"
+    r"|numpy\.random\.(_pickle\.__(randomstate|generator|bit_generator)_ctor|__RandomState_ctor)"
+    r"|numpy\.ma\.core\._mareconstruct|([A-Za-z_]\w*\.)+__pyx_unpickle_\w+"
+    r"|pandas\.(_libs\.internals\._unpickle_block|core\.indexes\.(base\._new_Index|datetimes\._new_DatetimeIndex))"
     r"|torch\.(device|dtype|layout)|torch\.serialization\._get_layout"
     r"|torch\._utils\._rebuild_\w+|torch\._tensor\._rebuild_from_type(_v2)?"
 )
@@ -61,6 +68,7 @@ def named(module: object, name: object) -> Global:
     return Global(path)
 
 
+@lru_cache(maxsize=1000)
 def is_data(path: str) -> bool:
     """Whether calling `path` can be taken for building an object, of which a stub is enough."""
     return path in DATA or BUILDERS.fullmatch(path) is not None or path.rpartition(".")[2].lstrip("_")[:1].isupper()

@@ -5,11 +5,13 @@ from collections.abc import Sequence
 
 from reforg.errors import WeightsError
 
-OPERATIONS = 500_000  # steps of a pickle: a checkpoint of 52 blocks with its optimizer takes 100,000
+OPERATIONS = 1_000_000  # steps of a pickle: 48 double blocks with their optimizer and three averages take 560,000
+PICKLE = 256 << 20  # bytes of an archive's pickle
 TEXT = 64 << 20  # bytes of text and byte strings that a pickle may hold
 PIECE = 1 << 20  # bytes of a single one that are kept; a longer one is an array's data, and inert
 LINE = 1 << 16  # bytes of an argument that ends with its line
 INTEGER = 256  # bytes of an integer
+KEY = 20  # digits of a storage's key
 MARKS = 256  # marks open at a time
 DEPTH = 100  # containers within containers
 DIMENSIONS = 64  # of an array: NumPy's own limit

@@ -17,7 +17,7 @@ from reforg.errors import WeightsError
 
 Calls = Mapping[str, Callable[..., Any]]
 ENDS = "its pickle ends in the middle"
-CALL = 10  # steps that a name or a call counts for
+CALL, STUB = 10, 2  # steps that a name or a call counts for, and a call that makes a stub
 EMPTY = "its pickle takes more than it made"
 UINT16, UINT32, UINT64, INT32 = (struct.Struct(form) for form in ("<H", "<I", "<Q", "<i"))
 INT64 = 1 << 63
@@ -33,13 +33,14 @@ class Machine:
 
     def __init__(self, data: Any, start: int, end: int, calls: Calls, persistent: Callable[[Any], Any] | None) -> None:
         self.data, self.position, self.end = data, start, end
-        self.calls: Calls = {**CONTAINERS, **calls}
+        self.calls: Calls = {**CONTAINERS, **FUNCTIONS, **calls}
         self.persistent = persistent
         self.stack: list[Any] = []
         self.below_marks: list[list[Any]] = []  # what lies under each open mark
         self.memo: dict[int, Any] = {}  # a dictionary, so that no index can make it grow
         self.steps = limits.OPERATIONS
         self.room = limits.TEXT
+        self.unused: set[str] = set()  # functions that were named and not yet called as an honest checkpoint does
 
     def spend(self, steps: int) -> None:
         """Count work done."""
@@ -126,6 +127,7 @@ class Machine:
         self.spend(2)
         stop = self.data.find(b"\n", self.position, min(self.end, self.position + limits.LINE))
         require(stop >= 0, "its pickle has a line without end")
+        self.read(stop - self.position)
         return self.take(stop + 1 - self.position)[:-1]
 
     def word(self) -> str:
@@ -144,14 +146,21 @@ class Machine:
         if length > limits.PIECE:
             self.position += length
             return None
+        self.read(length)
+        return self.take(length)
+
+    def read(self, length: int) -> None:
+        """Count text read."""
         self.room -= length
         require(self.room >= 0, "its pickle holds more text than any checkpoint")
-        return self.take(length)
 
     def named(self, module: Any, name: Any) -> Global:
         """The stand-in for a class or function."""
         self.spend(CALL)
-        return named(module, name)
+        found = named(module, name)
+        if found.path in FUNCTIONS:
+            self.unused.add(found.path)
+        return found
 
     def decoded(self, text: bytes, encoding: str) -> str:
         """Bytes as text."""
@@ -180,18 +189,26 @@ class Machine:
 
     def called(self, function: Any, arguments: Any) -> Any:
         """The result of one of our functions, or a stub for an object; WeightsError for any other call."""
-        self.spend(CALL)
-        require(isinstance(function, Global), f"it would call {kind_of(function)}")
-        require(isinstance(arguments, tuple), f"it would call {function} with {kind_of(arguments)} for arguments")
+        if not isinstance(function, Global):
+            raise WeightsError(f"it would call {kind_of(function)}")
+        if not isinstance(arguments, tuple):
+            raise WeightsError(f"it would call {function} with {kind_of(arguments)} for arguments")
         if function.path not in self.calls:
+            self.spend(STUB)
             require(is_data(function.path), f"it would call {function}, which no honest checkpoint needs")
             return Stub(function.path)
-        for argument in arguments:
-            self.spend(len(argument) if isinstance(argument, list | dict | tuple) else 0)
+        self.spend(CALL + sum(len(argument) for argument in arguments if isinstance(argument, list | dict | tuple)))
+        self.unused.discard(function.path)
         try:
             return self.calls[function.path](*arguments)
         except TypeError as error:
             raise WeightsError(f"it gives {function} arguments that do not fit") from error
+
+    def result(self) -> Any:
+        """What the pickle describes, at its end; WeightsError where it named a function that is of use only to be called."""
+        for path in self.unused:
+            raise WeightsError(f"it would import {path}, which no honest checkpoint needs")
+        return self.pop()
 
 
 def fill(target: dict[Any, Any], pairs: list[Any]) -> None:
@@ -225,6 +242,28 @@ def _default_mapping(*_: Any) -> dict[Any, Any]:
     return {}
 
 
+def _attribute(target: Any, name: Any) -> Global | Stub:
+    """getattr, with which a pickle of protocol 2 names what is within a class: the same policy as for a name of its own."""
+    if isinstance(target, Global) and isinstance(name, str):
+        return named(target.path, name)
+    plain = isinstance(target, Stub) and isinstance(name, str) and not name.startswith("_")
+    require(plain, f"it would read an attribute of {kind_of(target)}")
+    return Stub("attribute")
+
+
+def _item(target: Any, _: Any) -> Stub:
+    """operator.getitem, with which a pickle spells Optional[int]."""
+    require(isinstance(target, Global) and target.path.startswith("typing."), f"it would read an item of {kind_of(target)}")
+    return Stub("typing")
+
+
+def _type(of: Any) -> Stub:
+    """type(None), which a pickle cannot name."""
+    require(of is None or isinstance(of, Global), f"it would ask for the type of {kind_of(of)}")
+    return Stub("builtins.type")
+
+
+FUNCTIONS: Calls = {"builtins.getattr": _attribute, "_operator.getitem": _item, "builtins.type": _type}
 CONTAINERS: Calls = {
     "collections.OrderedDict": _mapping,
     "collections.Counter": _mapping,

@@ -11,13 +11,14 @@ from typing import Any
 
 from reforg.checkpoints import limits
 from reforg.checkpoints.limits import require
-from reforg.checkpoints.machine import INT32, UINT16, UINT32, UINT64, Calls, Machine, kind_of
+from reforg.checkpoints.machine import CALL, INT32, UINT16, UINT32, UINT64, Calls, Machine, kind_of
 from reforg.checkpoints.stubs import Stub
 from reforg.errors import WeightsError
 
 STOP = ord(".")
 # Text within quotes: every escape that Python writes, and none that it warns of.
 QUOTED = rb"""(?:[^\\]|\\(?:[\\'"abfnrtv\n]|x[0-9a-fA-F]{2}|[0-3][0-7]{2}|[0-7]{1,2}))*"""
+HALVES = re.compile("[\ud800-\udfff]")
 Handler = Callable[[Machine], None]
 
 
@@ -35,9 +36,9 @@ def load(
         handler = HANDLERS[code]
         if handler is None or machine.steps < 0:
             machine.spend(0)
-            raise WeightsError(f"its pickle has an instruction {code:#04x}")
+            raise WeightsError(f"its pickle has an instruction {code:#04x}, which no checkpoint needs")
         handler(machine)
-    return machine.pop(), machine.position
+    return machine.result(), machine.position
 
 
 # Numbers and text
@@ -97,7 +98,7 @@ def _quoted(machine: Machine) -> str | bytes:
 
 def _escaped(machine: Machine) -> str:
     text = machine.decoded(machine.line(), "raw_unicode_escape")
-    require(not any("\ud800" <= letter <= "\udfff" for letter in text), "its pickle holds half a letter")
+    require(HALVES.search(text) is None, "its pickle holds half a letter")
     return text
 
 
@@ -210,6 +211,7 @@ def _build(machine: Machine) -> None:
 
 def _persistent(machine: Machine) -> None:
     identifier = machine.pop()
+    machine.spend(CALL)
     if machine.persistent is None:
         raise WeightsError("it refers to an object outside of itself")
     machine.push(machine.persistent(identifier))

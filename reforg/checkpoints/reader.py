@@ -17,13 +17,23 @@ Path = str | os.PathLike[str]
 # Opening a pipe or a terminal neither waits for the other end nor takes it over; Windows has the first of these flags.
 OPENING = getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
 
+# What a file that is no checkpoint seems to be.
+KNOWN = {
+    b"\x93NUMPY": "it is a single array (.npy); save the arrays by name with numpy.savez",
+    b"\x80": "it is a plain pickle, which only running it could open; save it with torch.save or as safetensors",
+    b"\x1f\x8b": "it is compressed (gzip); unpack it first",
+    b"\x89HDF": "it is HDF5 (Keras, TensorFlow), which is not read",
+    b"version https://": "it is a Git LFS pointer, not the file itself; fetch it with `git lfs pull`",
+    b"<": "it is a web page, not a checkpoint; the download went wrong",
+}
+
 
 class Checkpoint(NamedTuple):
-    """What a file holds, in containers whose leaves are entries, plain values and stubs; and what kind of file it is."""
+    """What a file holds, in containers whose leaves are entries, plain values and stubs; its kind, and its size in bytes."""
 
     kind: str
     content: Any
-    metadata: dict[str, str]
+    size: int
 
 
 def opened(path: Path, thorough: bool = False) -> Checkpoint:
@@ -54,14 +64,14 @@ def _read(path: Path, thorough: bool) -> Checkpoint:
     if start[:4] in (b"PK\3\4", b"PK\5\6"):
         return _archive(buffer, thorough)
     if torch_files.is_before_1_6(buffer):
-        return Checkpoint("torch checkpoint of before 1.6", torch_files.read_before_1_6(buffer, copied), {})
-    if (
-        os.fsdecode(path).endswith(".safetensors") or start[6:9] == b"\0\0{"
-    ):  # a header of less than 2**48 bytes that begins with a brace
+        return Checkpoint("torch checkpoint of before 1.6", torch_files.read_before_1_6(buffer, copied), len(buffer))
+    has_header = start[6:9] == b"\0\0{"  # of less than 2**48 bytes, and it begins with a brace
+    guess = "" if has_header else next((told for magic, told in KNOWN.items() if start.startswith(magic)), "")
+    if has_header or (os.fsdecode(path).endswith(".safetensors") and not guess):
         from reforg.checkpoints import tensor_files
 
-        return Checkpoint("safetensors", *tensor_files.read_safetensors(path, buffer))
-    raise WeightsError(_guess(start))
+        return Checkpoint("safetensors", tensor_files.read_safetensors(path, buffer), len(buffer))
+    raise WeightsError(guess or "it is neither torch's, NumPy's nor safetensors")
 
 
 def _mapped(descriptor: int) -> mmap.mmap:
@@ -94,11 +104,11 @@ def _copier(descriptor: int) -> Callable[[int, Any], None]:
 def _archive(buffer: mmap.mmap, thorough: bool) -> Checkpoint:
     records = zips.records(buffer)
     if torch_files.is_archive(records):
-        return Checkpoint("torch checkpoint", torch_files.read_archive(buffer, records, thorough), {})
+        return Checkpoint("torch checkpoint", torch_files.read_archive(buffer, records, thorough), len(buffer))
     from reforg.checkpoints import npz  # readers of other formats are imported where they are needed: it takes as long as reading
 
     if npz.is_npz(records):
-        return Checkpoint("npz", npz.read_npz(buffer, records, thorough), {})
+        return Checkpoint("npz", npz.read_npz(buffer, records, thorough), len(buffer))
     raise WeightsError("it is an archive, but neither torch's nor NumPy's")
 
 
@@ -107,18 +117,3 @@ def _hub_hint(path: Path) -> str:
     name = os.fsdecode(path)
     looks = re.fullmatch(r"[\w.-]+/[\w.-]+", name) is not None and not name.rpartition(".")[2].isalpha()
     return f"; a repository of the Hub is written 'hf-hub:{path}'" if looks else ""
-
-
-def _guess(start: bytes) -> str:
-    """What a file that is no checkpoint seems to be."""
-    known = {
-        b"\x93NUMPY": "it is a single array (.npy); save the arrays by name with numpy.savez",
-        b"\x80": "it is a plain pickle, which only running it could open; save it with torch.save or as safetensors",
-        b"\x1f\x8b": "it is compressed (gzip); unpack it first",
-        b"\x89HDF": "it is HDF5 (Keras, TensorFlow), which is not read",
-        b"version https://": "it is a Git LFS pointer, not the file itself; fetch it with `git lfs pull`",
-        b"<": "it is a web page, not a checkpoint; the download went wrong",
-    }
-    return next(
-        (told for magic, told in known.items() if start.startswith(magic)), "it is neither torch's, NumPy's nor safetensors"
-    )

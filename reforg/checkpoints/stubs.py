@@ -19,3 +19,8 @@ class Global(Named):
 
 class Stub(Named):
     """An object that is not read: only the path of its class is kept."""
+
+    @property
+    def is_tensor(self) -> bool:
+        """Whether it stands for a tensor of a kind that is not read."""
+        return self.path.startswith(("torch._utils._rebuild_", "torch._tensor._rebuild_", "tensor of "))

@@ -25,8 +25,8 @@ NAMES = {
 METADATA = "__metadata__"
 
 
-def read_safetensors(path: str | os.PathLike[str], buffer: Any) -> tuple[dict[str, Entry], dict[str, str]]:
-    """Name -> array, and the metadata."""
+def read_safetensors(path: str | os.PathLike[str], buffer: Any) -> dict[str, Entry]:
+    """Name -> array."""
     from safetensors import SafetensorError, safe_open
 
     length = struct.unpack("<Q", buffer[:8])[0] if len(buffer) >= 8 else 0
@@ -35,11 +35,11 @@ def read_safetensors(path: str | os.PathLike[str], buffer: Any) -> tuple[dict[st
         with safe_open(os.fsdecode(path), framework="np"):
             pass
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise WeightsError(f"it is no safetensors file: {error}") from error
+        raise WeightsError(f"it is no safetensors file: {error!s:.300}") from error
     header = json.loads(buffer[8 : 8 + length], object_pairs_hook=_once)
-    metadata = header.pop(METADATA, None) or {}
+    header.pop(METADATA, None)
     require(len(header) <= limits.RECORDS, f"it has {len(header):,} tensors")
-    return {name: _entry(name, told, buffer, 8 + length) for name, told in header.items()}, metadata
+    return {name: _entry(name, told, buffer, 8 + length) for name, told in header.items()}
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

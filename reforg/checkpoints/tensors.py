@@ -68,7 +68,7 @@ class Tensors:
             "torch._utils._rebuild_parameter": lambda tensor, *_: tensor,
             "torch._utils._rebuild_parameter_with_state": lambda tensor, *_: tensor,
             "torch._tensor._rebuild_from_type_v2": self.subclass,
-            "torch.Size": tuple,
+            "torch.Size": _size,
         }
 
     def storage(self, key: str, kind: Any, numel: Any) -> Storage:
@@ -105,7 +105,7 @@ class Tensors:
     def subclass(self, function: Any, _kind: Any, arguments: Any, _state: Any) -> Any:
         """A tensor of a class of its own, or with attributes: the tensor."""
         require(isinstance(function, Global) and isinstance(arguments, tuple), "it has a tensor without a storage")
-        call = None if "from_type" in function.path else self.calls.get(function.path)
+        call = self.calls.get(function.path) if function.path.startswith("torch._utils._rebuild_") else None
         return Stub(function.path) if call is None else call(*arguments)
 
     def _entry(self, storage: Storage, dtype: np.dtype[Any], offset: Any, shape: Any, strides: Any) -> Entry:
@@ -132,6 +132,12 @@ class Tensors:
         return view
 
 
+def _size(sides: Any = ()) -> tuple[Any, ...]:
+    """torch.Size."""
+    require(isinstance(sides, tuple | list), "it has a size that is no list")
+    return tuple(sides)
+
+
 def _in_order(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
     """Whether the elements lie in C order without gaps."""
     step = 1
@@ -152,6 +158,7 @@ def check_layout(offset: Any, shape: Any, strides: Any, numel: int) -> None:
     require(type(offset) is int and offset >= 0, "it has a tensor whose offset is no number from 0 on")
     require(len(shape) == len(strides), "it has a tensor with not as many strides as sizes")
     check_sides(shape, "a tensor")
+    require(all(stride < 1 << 48 for stride in strides), "a tensor has impossible strides")
     last = offset + sum((side - 1) * stride for side, stride in zip(shape, strides, strict=True)) if all(shape) else offset - 1
     require(last < numel, f"it has a tensor {_told(shape)} that reaches beyond its storage of {numel:,} elements")
 
@@ -160,9 +167,14 @@ def _told(shape: Any) -> str:
     return str(tuple(shape)) if len(shape) <= 8 and all(side < 1 << 63 for side in shape) else f"of {len(shape)} dimensions"
 
 
+def is_key(key: Any) -> bool:
+    """Whether a value can be the key of a storage: a number in digits."""
+    return isinstance(key, str) and len(key) <= limits.KEY and key.isascii() and key.isdigit()
+
+
 def identifier(value: Any) -> tuple[str, Any, Any, Any]:
     """Key, kind, number of elements and view of the storage that a persistent id of torch's stands for."""
     fits = isinstance(value, tuple) and len(value) in (5, 6) and value[0] == "storage"
-    if not fits or not isinstance(value[2], str) or not value[2].isascii() or not value[2].isdigit():
+    if not fits or not is_key(value[2]):
         raise WeightsError("it refers to an object that is no storage of its own")
     return value[2], value[1], value[4], value[5] if len(value) == 6 else None

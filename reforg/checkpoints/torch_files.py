@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from reforg.checkpoints import pickles, zips
+from reforg.checkpoints import limits, pickles, zips
 from reforg.checkpoints.limits import require
-from reforg.checkpoints.tensors import Copier, Storage, Tensors, identifier
+from reforg.checkpoints.tensors import Copier, Storage, Tensors, identifier, is_key
 from reforg.errors import WeightsError
 
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
@@ -25,18 +25,22 @@ def read_archive(buffer: Any, records: dict[str, zips.Record], thorough: bool) -
         raise WeightsError("it is a TorchScript program, not a checkpoint; save its state_dict() with torch.save")
     order = zips.contents(buffer, records[f"{prefix}byteorder"]) if f"{prefix}byteorder" in records else b"little"
     require(order in (b"little", b"big"), f"its byte order is {order[:20]!r}, neither little nor big")
-    opened = _Storages(buffer, {name.removeprefix(f"{prefix}data/"): record for name, record in records.items()}, thorough)
+    data = f"{prefix}data/"
+    stored = {name.removeprefix(data): record for name, record in records.items() if name.startswith(data)}
+    opened = _Storages(buffer, stored, thorough)
     tensors = Tensors(len(buffer), opened, swapped=order == b"big")
 
     def persistent(value: Any) -> Storage:
-        key, kind, numel, _ = identifier(value)
+        key, kind, numel, view = identifier(value)
+        require(view is None, f"its storage {key!r} has a view, as only the format of before 1.6 knows them")
         storage = tensors.storage(key, kind, numel)
-        require(f"{prefix}data/{key}" in records, f"it lacks the data of its storage {key!r}")
-        size = records[f"{prefix}data/{key}"].size
+        require(key in stored, f"it lacks the data of its storage {key!r}")
+        size = stored[key].size
         require(size == storage.nbytes, f"its storage {key!r} has {size:,} bytes instead of {storage.nbytes:,}")
         return storage
 
     record = records[pickled[0]]
+    require(record.size <= limits.PICKLE, f"its pickle has {record.size:,} bytes, more than any checkpoint's")
     source = zips.contents(buffer, record)
     root, end = pickles.load(source, calls=tensors.calls, persistent=persistent)
     require(end == len(source), f"its pickle goes on for {len(source) - end:,} bytes after its end")
@@ -79,20 +83,20 @@ def read_before_1_6(buffer: Any, copied: Copier) -> Any:
     position, end = 0, len(buffer)
     starts: dict[str, int] = {}
     tensors = Tensors(end, lambda key: (buffer, starts[key]), copied=copied)
-    heads = []
-    for _ in range(3):
+    for wanted in (MAGIC, PROTOCOL):
         value, position = pickles.load(buffer, position)
-        heads.append(value)
-    require(heads[:2] == [MAGIC, PROTOCOL], f"its format has the version {heads[1]!r:.20}")
-    require(isinstance(heads[2], dict), "it does not say what machine wrote it")
+        require(type(value) is int and value == wanted, "its format has another version than torch ever wrote")
+    system, position = pickles.load(buffer, position)
+    require(isinstance(system, dict), "it does not say what machine wrote it")
     root, position = pickles.load(buffer, position, calls=tensors.calls, persistent=lambda value: _storage(tensors, value))
     keys, position = pickles.load(buffer, position)
-    require(isinstance(keys, list) and all(isinstance(key, str) for key in keys), "its list of storages is none")
-    require(sorted(keys) == sorted(tensors.storages), "its list of storages is not that of its tensors")
+    require(isinstance(keys, list) and all(is_key(key) for key in keys), "its list of storages is none")
+    same = len(keys) == len(tensors.storages) and set(keys) == set(tensors.storages)
+    require(same, "its list of storages is not that of its tensors")
     for key in keys:
         storage = tensors.storages[key]
         count = bytes(buffer[position : position + 8])
-        written = {storage.numel.to_bytes(8, "little"), *_swapped(storage, heads[2])}
+        written = {storage.numel.to_bytes(8, "little"), *_swapped(storage, system)}
         require(count in written, f"its storage {key!r} is not of {storage.numel:,} elements")
         starts[key] = position + 8
         position += 8 + storage.nbytes
