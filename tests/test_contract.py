@@ -4,6 +4,7 @@ Every row is a call, the class of its error and the whole of its message. Beside
 wrong types at the same doors: whatever comes in, only a ReforgError may come out.
 """
 
+import importlib.util
 import sys
 from contextlib import suppress
 from functools import cache
@@ -506,6 +507,13 @@ def test_a_backend_whose_framework_is_missing(monkeypatch, tmp_path):
     with pytest.raises(BackendError) as caught:
         vit(backend="cupy")
     assert str(caught.value) == "backend 'cupy' needs the package 'framework_that_nobody_has', which is not installed"
+
+
+@pytest.mark.skipif(importlib.util.find_spec("cupy") is not None, reason="CuPy is installed here")
+def test_a_missing_framework_of_our_own_extra():
+    with pytest.raises(BackendError) as caught:
+        vit(backend="cupy")
+    assert str(caught.value) == "backend 'cupy' needs the package 'cupy', which is not installed: pip install 'reforg[cupy]'"
 
 
 def test_a_backend_whose_framework_does_not_load(monkeypatch, tmp_path):

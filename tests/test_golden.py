@@ -6,6 +6,7 @@ from importlib import resources
 
 import numpy as np
 import pytest
+from safetensors.numpy import load
 
 import reforg
 import reforg_golden
@@ -140,6 +141,31 @@ class TestManifest:
         assert {"logits", "logits_float32"} <= set(arrays)
         assert arrays["logits"].dtype == np.float64
         assert all(np.isfinite(value).all() for value in arrays.values())
+
+    @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+    def test_what_is_derived_follows_from_what_stands_before_it(self, case):
+        known = set(load(case.content()))
+        for name, (how, *sources) in case.entry["derived"].items():
+            assert how in {"same", "relu", "tokens", "sum"}
+            assert set(sources) <= known
+            assert name not in known
+            known.add(name)
+
+    def test_each_way_to_derive_is_the_one_that_its_name_says(self):
+        arrays = CASES["shunted_micro"].arrays()
+        fc2, mlp = arrays["tap.block1.0.mlp.fc2"], arrays["tap.block1.0.mlp"]
+        conv, tokens = arrays["tap.block1.0.mlp.dwconv.dwconv"], arrays["tap.block1.0.mlp.dwconv"]
+        np.testing.assert_array_equal(mlp, fc2)
+        np.testing.assert_array_equal(tokens[0, 25], conv[0, :, 1, 1])  # (B, 16x24 pixels, C), row by row
+        np.testing.assert_array_equal(arrays["tap.patch_embed1.conv.2"], arrays["tap.patch_embed1.conv.1"].clip(min=0))
+        before, attention = arrays["tap.patch_embed1.norm"], arrays["tap.block1.0.attn.proj"]
+        np.testing.assert_array_equal(arrays["tap.block1.0"], (before + attention) + fc2)
+
+    def test_an_unknown_way_to_derive_is_refused(self):
+        derived = {"tap.norm": ["product", "logits", "logits"]}
+        case = reforg_golden.Case("new", {**CASES["shunted_t"].entry, "derived": derived})
+        with pytest.raises(ValueError, match=r"case new: tap\.norm is derived by 'product'; this reader knows same, relu"):
+            case.arrays()
 
     def test_no_file_is_without_an_entry(self):
         files = {f"cases/{entry.name}" for entry in resources.files(reforg_golden).joinpath("cases").iterdir()}

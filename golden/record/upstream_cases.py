@@ -4,8 +4,8 @@
 
 RECORDINGS holds one .npz a case, as somebody else's program wrote it: `logits`, `logits_float32`, `kept_tokens.J`, `tap.PATH`,
 `keys` and `shapes` of the state dict. CHECKPOINTS holds NAME_logits.npz for the Fashion-MNIST models. Values are
-copied bit for bit. Two taps with equal bytes are stored once, and so is one that is max(0, x) of another to the bit;
-the manifest's `derived` says which.
+copied bit for bit. What others give to the bit is not stored: the same bytes, max(0, x), a map laid out as tokens, and
+a block's x + attention + MLP; the manifest's `derived` says which.
 """
 
 import hashlib
@@ -68,24 +68,45 @@ CASES = [  # id, model, config, images, seed, source, versions, why
 TRAINED = [("evit_fmnist", EVIT), ("deit3_fmnist", DEIT), ("shunted_fmnist", SHUNTED)]
 
 
+def bits(value: np.ndarray) -> tuple:
+    """What two arrays share only where nothing about them differs, the sign of a zero included."""
+    return value.dtype.str, value.shape, value.tobytes()
+
+
+def views(value: np.ndarray) -> dict[str, np.ndarray]:
+    """What a float64 map (B, C, H, W) is also recorded as: its positive part, and its pixels as tokens (B, H*W, C)."""
+    if value.ndim != 4 or value.dtype != np.float64:
+        return {}
+    return {"relu": np.maximum(value, 0.0), "tokens": value.reshape(*value.shape[:2], -1).transpose(0, 2, 1)}
+
+
+def residual(name: str, value: np.ndarray, earlier: dict[str, np.ndarray]) -> list[str] | None:
+    """A block's output as (x + attention) + MLP of an earlier x, in the order in which the official blocks add."""
+    branches = [f"{name}.attn", f"{name}.mlp"]
+    attention, mlp = (earlier.get(branch) for branch in branches)
+    if attention is None or mlp is None or attention.shape != value.shape:
+        return None
+    for source, x in earlier.items():
+        if x.shape == value.shape and bits((x + attention) + mlp) == bits(value):
+            return ["sum", source, *branches]
+    return None
+
+
 def deduplicate(arrays: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, list[str]]]:
-    """What to store, and name -> [how, stored name] for what equals it or its positive part."""
+    """What to store, and name -> [how, *sources] for what its sources, stored or derived earlier, give to the bit."""
     stored: dict[str, np.ndarray] = {}
     derived: dict[str, list[str]] = {}
-    by_bytes: dict[tuple, str] = {}
+    known: dict[tuple, list[str]] = {}
+    earlier: dict[str, np.ndarray] = {}
     for name, value in arrays.items():
-        key = (value.dtype.str, value.shape, value.tobytes())
-        if key in by_bytes:
-            derived[name] = ["same", by_bytes[key]]
-            continue
-        by_bytes[key] = name
-        stored[name] = value
-        if value.ndim == 4 and value.dtype == np.float64:
-            positive = np.maximum(value, 0.0)
-            by_bytes.setdefault((positive.dtype.str, positive.shape, positive.tobytes()), f"relu {name}")
-    for name, (_, source) in derived.items():
-        if source.startswith("relu "):
-            derived[name] = ["relu", source.removeprefix("relu ")]
+        recipe = known.get(bits(value)) or residual(name, value, earlier)
+        if recipe is None:
+            stored[name] = value
+        else:
+            derived[name] = recipe
+        earlier[name] = value
+        for how, made in {"same": value, **views(value)}.items():
+            known.setdefault(bits(made), [how, name])
     return stored, derived
 
 

@@ -5,6 +5,7 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
@@ -14,6 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 SCHEMA = 1
+RECIPES: dict[str, Callable[..., npt.NDArray[Any]]] = {  # how the manifest's `derived` makes an array from others, to the bit
+    "same": lambda source: source,
+    "relu": lambda source: np.maximum(source, 0.0),
+    "tokens": lambda source: np.ascontiguousarray(source.reshape(*source.shape[:2], -1).transpose(0, 2, 1)),
+    "sum": lambda x, attention, mlp: (x + attention) + mlp,
+}
 
 
 @dataclass(frozen=True)
@@ -35,8 +42,10 @@ class Case:
         from safetensors.numpy import load
 
         arrays: dict[str, npt.NDArray[Any]] = load(self.content())
-        for name, (how, source) in self.entry["derived"].items():
-            arrays[name] = arrays[source] if how == "same" else np.maximum(arrays[source], 0.0)
+        for name, (how, *sources) in self.entry["derived"].items():
+            if how not in RECIPES:
+                raise ValueError(f"golden case {self.id}: {name} is derived by {how!r}; this reader knows {', '.join(RECIPES)}")
+            arrays[name] = RECIPES[how](*(arrays[source] for source in sources))
         return arrays
 
     def taps(self) -> dict[str, npt.NDArray[Any]]:

@@ -6,6 +6,8 @@ from typing import Annotated
 import typer
 
 import reforg
+from reforg import environment
+from reforg.cli.tables import tell
 from reforg.errors import ReforgError
 
 INTERRUPTED = 130  # what typer makes of Ctrl-C
@@ -54,9 +56,12 @@ def run(arguments: list[str]) -> int:
 @app.callback()
 def _options(
     context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and the backends found, and leave.")] = False,
 ) -> None:
     if version:
         typer.echo(f"reforg {reforg.__version__}")
-    elif context.invoked_subcommand is None:
+        for name, state in environment.backends().items():
+            tell(name, state)
+        raise typer.Exit
+    if context.invoked_subcommand is None:
         typer.echo(context.get_help())

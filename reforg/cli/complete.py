@@ -1,0 +1,20 @@
+"""What a shell offers when the user presses Tab."""
+
+import reforg
+from reforg.backend import installed
+from reforg.models import DTYPES
+
+
+def model_names(incomplete: str) -> list[str]:
+    """Names of models that begin so."""
+    return [name for name in reforg.list_models() if name.startswith(incomplete)]
+
+
+def backends(incomplete: str) -> list[str]:
+    """Names of installed backends that begin so."""
+    return [name for name in sorted(installed()) if name.startswith(incomplete)]
+
+
+def dtypes(incomplete: str) -> list[str]:
+    """Names of dtypes that begin so."""
+    return [name for name in DTYPES if name.startswith(incomplete)]

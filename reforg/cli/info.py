@@ -1,0 +1,99 @@
+"""`reforg info`."""
+
+import json
+from dataclasses import asdict
+from itertools import groupby
+from typing import Annotated, Any
+
+import typer
+
+import reforg
+from reforg import labels, published
+from reforg.cli.app import app
+from reforg.cli.complete import model_names
+from reforg.cli.settings import parsed
+from reforg.cli.tables import show, table_of, tell
+from reforg.costs import Cost
+from reforg.names import build_config, resolve
+from reforg.preprocessing import of_name
+
+
+@app.command(short_help="A model's config, parameters, MACs by block, tokens, preprocessing.")
+def info(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A model, alias or timm's tagged name.", autocompletion=model_names)],
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A field of the config to change: keep_rate=0.5.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Tell what a model is: its config, what it costs block by block, what goes in, and where its weights are found."""
+    told = described(name, parsed(changes or []))
+    if as_json:
+        typer.echo(json.dumps({**told, "preprocessing": told["preprocessing"] and asdict(told["preprocessing"])}, indent=2))
+        return
+    typer.echo(name if told["name"] == name else f"{name}, which is {told['name']}")
+    size = "x".join(map(str, told["image"]))
+    tell("parameters", f"{told['params']:,} ({4 * told['params'] / 1e6:,.1f} MB in float32)")
+    tell("MACs", f"{told['macs'] / 1e9:,.3f} G for an image of {size}")
+    tell("accuracy", _published(told["accuracy"]))
+    tell("input", str(told["preprocessing"] or "not known; give its fields"))
+    tell("classes", _classes(told["config"]["num_classes"]))
+    for number, place in enumerate(told["weights"]):
+        tell("" if number else "weights", place)
+    _tell_config(told["config"])
+    typer.echo("")
+    show(_costs(told["by_block"], told["tokens"], told["macs"]))
+
+
+def described(name: str, changes: dict[str, Any]) -> dict[str, Any]:
+    """What there is to tell about a model, as plain values and its preprocessing."""
+    config = build_config(name, **changes)
+    cost: Cost = reforg.cost(name, **changes)
+    accuracy = published.accuracy(name, **changes)
+    return {
+        "name": resolve(name), "family": config.family, "image": list(config.image_shape), "params": cost.params, "macs": cost.macs,
+        "accuracy": accuracy and asdict(accuracy), "preprocessing": of_name(name, config), "weights": published.where(name),
+        "config": asdict(config), "by_block": cost.by_block, "tokens": cost.tokens,
+    }  # fmt: skip
+
+
+def _published(accuracy: dict[str, Any] | None) -> str:
+    if accuracy is None:
+        return "none published for this config"
+    return f"{accuracy['value']}% top-1 on {accuracy['images']} ({accuracy['source']}; {accuracy['model']})"
+
+
+def _classes(count: int) -> str:
+    if not count:
+        return "none: pooled features come out"
+    known = labels.builtin(count)
+    return f"{count:,} ({', '.join(name.partition(',')[0] for name in known[:3])}, ...)" if known else f"{count:,}"
+
+
+def _tell_config(config: dict[str, Any]) -> None:
+    """The fields, as many to a line as fit."""
+    lines = [""]
+    for key, value in config.items():
+        word = f"{key}={value}"
+        if lines[-1] and len(lines[-1]) + len(word) > 64:
+            lines.append("")
+        lines[-1] += f"{'  ' if lines[-1] else ''}{word}"
+    for number, line in enumerate(lines):
+        tell("" if number else "config", line)
+
+
+def _costs(by_block: dict[str, int], tokens: dict[str, int], total: int) -> Any:
+    """Cost by part; parts that follow each other and cost the same stand in one row."""
+    table = table_of("part", "tokens", "MMACs each", "share")
+    rows = [(name, macs, _tokens_of(name, tokens)) for name, macs in by_block.items()]
+    for (macs, count, _), group in groupby(rows, lambda row: (row[1], row[2], row[0].partition(".")[0])):
+        names = [name for name, *_ in group]
+        part = names[0] if len(names) == 1 else f"{names[0]} to {names[-1].rpartition('.')[2]}"
+        table.add_row(part, "" if count is None else str(count), f"{macs / 1e6:,.2f}", f"{len(names) * macs / total:.1%}")
+    return table
+
+
+def _tokens_of(name: str, tokens: dict[str, int]) -> int | None:
+    """How many tokens a part has: a ViT's block its own, a Shunted block its stage's."""
+    stage = name.partition(".")[0].replace("block", "stage").replace("patch_embed", "stage")
+    return tokens.get(name, tokens.get(stage))

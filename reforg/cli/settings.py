@@ -1,0 +1,36 @@
+"""`--set key=value` and its like: values as a user types them."""
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from reforg.errors import ConfigError
+
+WORDS = {"True": True, "False": False, "None": None}
+
+
+def parsed(pairs: Iterable[str], option: str = "--set") -> dict[str, Any]:
+    """'keep_rate=0.5', 'drop_loc=3,6,9', 'fuse_token=false' -> values by key; ConfigError for what is no pair, or comes twice."""
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        key = key.strip()
+        if not equals or not key.isidentifier():
+            raise ConfigError(f"{option} wants KEY=VALUE, as in {option} keep_rate=0.5, got {pair!r:.80}")
+        if key in found:
+            raise ConfigError(f"{option} {key} is given twice")
+        found[key] = value_of(text.strip())
+    return found
+
+
+def value_of(text: str) -> Any:
+    """A number, true, false, null, a list (with or without its brackets), or else the text itself."""
+    if text in WORDS:
+        return WORDS[text]
+    try:
+        value = json.loads(text)
+    except ValueError:
+        inner = text[1:-1] if text[:1] + text[-1:] in ("()", "[]") else text
+        parts = [part.strip() for part in inner.split(",") if part.strip()]
+        return tuple(map(value_of, parts)) if "," in inner else text
+    return tuple(value) if isinstance(value, list) else value
