@@ -42,7 +42,7 @@ libraries: $(VENV)/tested  ## the default tests on torch and JAX too (CPU builds
 
 oracle:  ## timm's and transformers' own modules against ours; several GB of packages
 	$(PYTHON) -m venv $(ORACLE)
-	$(ORACLE)/bin/python -m pip install --quiet "torch==2.14.1" "torchvision==0.29.1" "timm==1.0.31" transformers --editable ".[test]"
+	$(ORACLE)/bin/python -m pip install --quiet "torch==2.14.1" "torchvision==0.29.1" "timm==1.0.31" transformers scikit-image --editable ".[test]"
 	$(ORACLE)/bin/python -m pytest -q -c pyproject.toml tests/oracle
 
 wheel: $(VENV)/tested  ## build the wheel, install it into an empty environment elsewhere, run it there

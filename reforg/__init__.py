@@ -15,21 +15,22 @@ from reforg.errors import (
 
 if TYPE_CHECKING:
     from reforg.costs import Cost, cost
-    from reforg.embedded import preprocess
+    from reforg.images import preprocess
     from reforg.loading import load_weights, save_weights
     from reforg.models import Model, create_model
     from reforg.names import list_models
+    from reforg.preprocessing import Preprocessing
     from reforg.tokens import TokenMap, token_map
 
 __version__ = "0.1.0"
 _LAZY = {
     "Cost": "costs", "cost": "costs", "Model": "models", "create_model": "models", "list_models": "names",
     "TokenMap": "tokens", "token_map": "tokens", "load_weights": "loading",
-    "save_weights": "loading", "preprocess": "embedded",
+    "save_weights": "loading", "preprocess": "images", "Preprocessing": "preprocessing",
 }  # fmt: skip
 __all__ = [
-    "BackendError", "ConfigError", "Cost", "DtypeError", "ImageError", "Model", "ReforgError", "ShapeError", "TokenMap",
-    "WeightsError", "cost", "create_model", "list_models", "load_weights", "preprocess", "save_weights",
+    "BackendError", "ConfigError", "Cost", "DtypeError", "ImageError", "Model", "Preprocessing", "ReforgError", "ShapeError",
+    "TokenMap", "WeightsError", "cost", "create_model", "list_models", "load_weights", "preprocess", "save_weights",
     "token_map",
 ]  # fmt: skip
 

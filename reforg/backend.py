@@ -52,8 +52,8 @@ def load(name: str) -> Backend:
     try:
         backend: Backend = points[name].load()
     except ImportError as error:
-        missing, own = error.name or name, points[name].dist is not None and points[name].dist.name == "reforg"
-        hint = f": pip install 'reforg[{name}]'" if own else ""
+        missing, giver = error.name or name, points[name].dist
+        hint = f": pip install 'reforg[{name}]'" if giver is not None and giver.name == "reforg" else ""
         raise BackendError(f"backend {name!r} needs the package {missing!r}, which is not installed{hint}") from error
     except Exception as error:  # whatever a framework's start can raise
         raise BackendError(f"backend {name!r} cannot be loaded: {_reason(error)}") from error

@@ -8,6 +8,7 @@ import array_api_compat
 import numpy as np
 
 from reforg import embedded, parameters, shunted, vit
+from reforg import labels as class_names
 from reforg import weights as weight_files
 from reforg.arrays import Array, namespace
 from reforg.backend import Backend, check, convert, load
@@ -15,7 +16,7 @@ from reforg.config import Config, ShuntedConfig, VitConfig
 from reforg.errors import BackendError, ConfigError, DtypeError, ImageError, ShapeError, WeightsError, nearest
 from reforg.host import exported
 from reforg.names import EMBEDDED, build_config, check_settings, resolve
-from reforg.ops import REFERENCE, Ops, Recorder, Trace, untraced
+from reforg.ops import REFERENCE, Network, Ops, Recorder, Trace, mean, mean_of, untraced
 from reforg.preprocessing import Preprocessing, of_name
 from reforg.sources import is_hub_id
 
@@ -148,6 +149,28 @@ class Model:
             raise ConfigError(f"{self.name} has no pyramid: its tokens have one size throughout")
         return vit.features(self._weights, images, self.config, self._ops, keep_rate=keep_rate, tokens=tokens)
 
+    def answer(
+        self, images: Any, *, keep_rate: Any = None, tokens: Any = None, check_finite: bool | None = None
+    ) -> tuple[Array, Array]:
+        """(B, C, H, W) -> pooled features (B, C) and logits (B, num_classes), both of one forward pass."""
+        x = self.features(images, keep_rate=keep_rate, tokens=tokens, check_finite=check_finite)
+        net = Network(self._weights, self._ops, untraced)
+        if isinstance(self.config, ShuntedConfig):
+            return mean(x, axis=1), shunted.classify(net, x, self.config)
+        return mean_of(vit.pool(net, x, self.config)), vit.classify(net, x, self.config)
+
+    def predict(
+        self, images: Any, top_k: int = 5, *, batch_size: int = 16, threads: int | None = None, **preprocessing: Any
+    ) -> list[list[tuple[str, float]]]:
+        """Pictures (paths, PIL images, arrays of pixels; one or many) -> the likeliest (label, probability) of each, best first.
+
+        preprocessing: fields of `model.preprocessing` to change. Where labels are not known, a class is its number.
+        Raises ImageError for the first picture that cannot be read.
+        """
+        from reforg.classification import predicted
+
+        return predicted(self, images, top_k, batch_size, threads, preprocessing)
+
     def trace(
         self, images: Any, names: Iterable[str] | str | None = None, *, keep_rate: Any = None, tokens: Any = None,
         check_finite: bool | None = None,
@@ -200,9 +223,13 @@ class Model:
 
     @property
     def labels(self) -> tuple[str, ...] | None:
-        """Names of the classes, in the order of the logits; None where they are not known."""
-        labels = embedded.LABELS if self.name in EMBEDDED else self._labels
-        return labels if labels is not None and len(labels) == self.config.num_classes else None
+        """Names of the classes, in the order of the logits; None where they are not known.
+
+        What a Hub repository told; else Fashion-MNIST's for the models trained on it, ImageNet's where their number is one of its.
+        """
+        number = self.config.num_classes
+        known = self._labels or (embedded.LABELS if self.name in EMBEDDED else class_names.builtin(number))
+        return known if known is not None and len(known) == number else None
 
     @property
     def preprocessing(self) -> Preprocessing | None:

@@ -99,7 +99,8 @@ def _archive(content: bytes) -> dict[str, tuple[tuple[int, ...], bytes]]:
     pickles = [name for name in records if name.endswith("data.pkl")]
     if not pickles:
         arrays = {name.removesuffix(".npy"): np.load(io.BytesIO(data), allow_pickle=False) for name, data in records.items()}
-        return {name: (value.shape, value.tobytes()) for name, value in arrays.items()}
+        native = {name: value.astype(value.dtype.newbyteorder("=")) for name, value in arrays.items()}
+        return {name: (value.shape, value.tobytes()) for name, value in native.items()}
     prefix = pickles[0].removesuffix("data.pkl")
     swapped = records.get(f"{prefix}byteorder") == b"big"
     root = Reader(io.BytesIO(records[pickles[0]])).load()

@@ -31,19 +31,8 @@ FRAMEWORKS = {
 # Which modules of reforg a module may import when it is imported; everything else is imported where it is used.
 LAYERS = (
     *("errors", "arrays", "host", "ops", "config", "evit", "vit", "shunted", "parameters", "names", "costs", "synthetic"),
-    *(
-        "sources",
-        "files",
-        "checkpoints",
-        "containers",
-        "spellings",
-        "mismatch",
-        "preprocessing",
-        "hub",
-        "loading",
-        "embedded",
-        "weights",
-    ),
+    *("sources", "files", "checkpoints", "contents", "containers", "spellings", "mismatch", "preprocessing", "transforms"),
+    *("formats", "colours", "images", "labels", "published", "hub", "loading", "embedded", "weights"),
     *("backend", "tokens", "models", "picture", "demo", "convert", "cli", "__main__"),
 )
 REFERENCE = ("arrays", "ops", "config", "evit", "vit", "shunted", "errors")

@@ -3,18 +3,19 @@
 import json
 from dataclasses import asdict
 from itertools import groupby
+from textwrap import wrap
 from typing import Annotated, Any
 
 import typer
 
 import reforg
-from reforg import labels, published
+from reforg import embedded, labels, published
 from reforg.cli.app import app
 from reforg.cli.complete import model_names
 from reforg.cli.settings import parsed
-from reforg.cli.tables import show, table_of, tell
+from reforg.cli.tables import WIDTH, show, table_of, tell
 from reforg.costs import Cost
-from reforg.names import build_config, resolve
+from reforg.names import EMBEDDED, build_config, resolve
 from reforg.preprocessing import of_name
 
 
@@ -33,14 +34,13 @@ def info(
         return
     typer.echo(name if told["name"] == name else f"{name}, which is {told['name']}")
     size = "x".join(map(str, told["image"]))
-    tell("parameters", f"{told['params']:,} ({4 * told['params'] / 1e6:,.1f} MB in float32)")
-    tell("MACs", f"{told['macs'] / 1e9:,.3f} G for an image of {size}")
-    tell("accuracy", _published(told["accuracy"]))
-    tell("input", str(told["preprocessing"] or "not known; give its fields"))
-    tell("classes", _classes(told["config"]["num_classes"]))
-    for number, place in enumerate(told["weights"]):
-        tell("" if number else "weights", place)
-    _tell_config(told["config"])
+    _tell("parameters", f"{told['params']:,} ({4 * told['params'] / 1e6:,.1f} MB in float32)")
+    _tell("MACs", f"{told['macs'] / 1e9:,.3f} G for an image of {size}")
+    _tell("accuracy", _published(told["accuracy"]))
+    _tell("input", str(told["preprocessing"] or "not known; give its fields"))
+    _tell("classes", _classes(told["name"], told["config"]["num_classes"]))
+    _tell("weights", *told["weights"])
+    _tell("config", " ".join(f"{key}={value}".replace(", ", ",") for key, value in told["config"].items()))
     typer.echo("")
     show(_costs(told["by_block"], told["tokens"], told["macs"]))
 
@@ -63,23 +63,18 @@ def _published(accuracy: dict[str, Any] | None) -> str:
     return f"{accuracy['value']}% top-1 on {accuracy['images']} ({accuracy['source']}; {accuracy['model']})"
 
 
-def _classes(count: int) -> str:
+def _classes(name: str, count: int) -> str:
     if not count:
         return "none: pooled features come out"
-    known = labels.builtin(count)
-    return f"{count:,} ({', '.join(name.partition(',')[0] for name in known[:3])}, ...)" if known else f"{count:,}"
+    known = embedded.LABELS if name in EMBEDDED else labels.builtin(count)
+    return f"{count:,} ({', '.join(label.partition(',')[0] for label in known[:3])}, ...)" if known else f"{count:,}"
 
 
-def _tell_config(config: dict[str, Any]) -> None:
-    """The fields, as many to a line as fit."""
-    lines = [""]
-    for key, value in config.items():
-        word = f"{key}={value}"
-        if lines[-1] and len(lines[-1]) + len(word) > 64:
-            lines.append("")
-        lines[-1] += f"{'  ' if lines[-1] else ''}{word}"
+def _tell(what: str, *texts: str) -> None:
+    """Lines of the report under one subject; long ones go on below."""
+    lines = [line for text in texts for line in wrap(text, WIDTH - 14, break_long_words=False, break_on_hyphens=False)]
     for number, line in enumerate(lines):
-        tell("" if number else "config", line)
+        tell("" if number else what, line)
 
 
 def _costs(by_block: dict[str, int], tokens: dict[str, int], total: int) -> Any:
