@@ -29,10 +29,10 @@ from PIL import Image
 
 import reforg
 from reforg.classification import Classifier
-from reforg.classification.pipeline import cores, labels_of
+from reforg.classification.pipeline import labels_of
 
 GOAL = 0.9  # of the slower part's rate
-ROUND = 64  # images that each of the three does before the next takes its turn
+ROUND = 250  # images that each of the three does before the next takes its turn
 GROWTH = 8.0  # MB; what a run may take beyond what it had at its 200th image
 KILLS = 5
 
@@ -106,7 +106,7 @@ def throughput(model: str, count: int) -> bool:
         write_images(Path(folder), count, 0, "JPEG")
         paths = sorted(map(str, Path(folder).rglob("*.jpeg")))
         net = reforg.create_model(model, None if model.endswith("_fmnist") else "synthetic")
-        classifier = Classifier(net, net.preprocessing, labels_of(net), threads=cores())
+        classifier = Classifier(net, net.preprocessing, labels_of(net))
         shape = classifier.batch_size, net.preprocessing.channels, *net.preprocessing.size
         images = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
 

@@ -89,7 +89,7 @@ class TestModels:
         assert code == 0
         for name in reforg.list_models():
             assert name in out
-        assert "22,050,664" in out
+        assert " 22.05 " in out
 
     def test_a_pattern_and_json(self, capsys):
         code, out, _ = typed(capsys, "models", "evit_small*", "--json")
@@ -102,6 +102,7 @@ class TestModels:
             "family": "evit",
             "image": 224,
             "params": 22_050_664,
+            "accuracy": 79.5,
             "tokens": [196, 139, 99, 71],
         }
 
@@ -240,7 +241,7 @@ def test_without_a_command_the_help_comes_as_it_is(capsys):
 def test_aliases_and_tags_are_found_by_their_whole_name(capsys, name):
     code, out, _ = typed(capsys, "models", name)
     assert code == 0
-    assert "22,059,496" in out
+    assert " 22.06 " in out
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full, as Linux has")
@@ -260,7 +261,7 @@ def test_a_table_in_a_file_is_plain_and_whole(tmp_path):
 
 
 def test_version_and_help(capsys, tmp_path):
-    assert typed(capsys, "--version")[:2] == (0, f"reforg {reforg.__version__}\n")
+    assert typed(capsys, "--version")[1].startswith(f"reforg {reforg.__version__}\n")
     helped = reforg_command("--help", cwd=tmp_path)
     assert helped.returncode == 0
     assert "demo" in helped.stdout

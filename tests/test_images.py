@@ -338,7 +338,7 @@ class TestProfiles:
         rounded = ((0.43607, 0.22249, 0.01392), (0.38515, 0.71687, 0.09708), (0.14307, 0.06061, 0.71410))  # as most files have it
         primaries = {name: b"XYZ \0\0\0\0" + fixed(*xyz) for name, xyz in zip(("rXYZ", "gXYZ", "bXYZ"), rounded, strict=True)}
         almost = profile(b"RGB ", wtpt=D50, **primaries, rTRC=table, gTRC=table, bTRC=table)
-        image = Image.fromarray(np.stack(np.meshgrid(*[np.arange(0, 256, 15, dtype=np.uint8)] * 3), axis=-1).reshape(34, -1, 3))
+        image = Image.fromarray(np.stack(np.meshgrid(*[np.arange(0, 256, 15, dtype=np.uint8)] * 3), axis=-1).reshape(18, -1, 3))
         followed = ImageCms.profileToProfile(image, ImageCms.ImageCmsProfile(io.BytesIO(almost)), ImageCms.createProfile("sRGB"))
         assert (np.asarray(followed) != np.asarray(image)).any()
         np.testing.assert_array_equal(pixels_of(file(image, icc_profile=almost)), np.asarray(image))

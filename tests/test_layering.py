@@ -14,26 +14,15 @@ import reforg
 SOURCE = Path(reforg.__file__).parent
 ROOT = SOURCE.parent
 FRAMEWORKS = {
-    "torch",
-    "jax",
-    "jaxlib",
-    "cupy",
-    "onnxruntime",
-    "tensorflow",
-    "matplotlib",
-    "PIL",
-    "rich",
-    "typer",
-    "safetensors",
-} | {
-    "huggingface_hub",
+    *("torch", "jax", "jaxlib", "cupy", "onnxruntime", "tensorflow", "matplotlib"),
+    *("PIL", "rich", "typer", "safetensors", "huggingface_hub", "pyarrow"),
 }
 # Which modules of reforg a module may import when it is imported; everything else is imported where it is used.
 LAYERS = (
     *("errors", "arrays", "host", "ops", "config", "evit", "vit", "shunted", "parameters", "names", "costs", "synthetic"),
     *("sources", "files", "checkpoints", "contents", "containers", "spellings", "mismatch", "preprocessing", "transforms"),
     *("formats", "colours", "images", "labels", "published", "hub", "loading", "embedded", "weights"),
-    *("backend", "tokens", "models", "picture", "demo", "convert", "cli", "__main__"),
+    *("backend", "environment", "tokens", "models", "classification", "picture", "demo", "convert", "cli", "__main__"),
 )
 REFERENCE = ("arrays", "ops", "config", "evit", "vit", "shunted", "errors")
 

@@ -1,6 +1,5 @@
 """What a model says about images: decoded ahead in threads, computed in batches, answered in the order they came."""
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
 BATCH_SIZE = 16
 TOP_K = 5
-MOST_THREADS = 4  # more decode no faster than a model on the same processor computes
+THREADS = 4  # that decode; even on two cores, because what is decoded sooner disturbs the model for a shorter time
 Values = npt.NDArray[Any]
 
 
@@ -37,16 +36,16 @@ class Answer:
 
 def answers(
     model: "Model", sources: Iterable[Any], record: Preprocessing | None = None, top_k: int | None = None,
-    batch_size: int = BATCH_SIZE, threads: int | None = None, features: bool = False,
+    batch_size: int = BATCH_SIZE, threads: int = THREADS, features: bool = False,
 ) -> Iterator[Answer]:  # fmt: skip
     """One answer for each source (a path, a PIL image or an array of pixels), in their order.
 
     record: what the images go through; None: the model's own. top_k: how many classes; None: 5, or all where there are fewer.
-    threads: how many decode; None: a core each, up to 4. features: whether to give the pooled embedding too.
+    threads: how many decode. features: whether to give the pooled embedding too.
     An image that cannot be read is an answer with its error. Raises ConfigError at once where the model cannot answer.
     """
     record = record_of(model) if record is None else record
-    classifier = Classifier(model, record, labels_of(model), top_k, batch_size, threads or cores(), features)
+    classifier = Classifier(model, record, labels_of(model), top_k, batch_size, threads, features)
     return (answer for batch in classifier.batches(sources) for answer in batch)
 
 
@@ -58,7 +57,7 @@ def predicted(
     record = record_of(model).changed(**changes)
     most = min(top_k, model.config.num_classes) or None
     found = []
-    for answer in answers(model, listed(sources), record, most, batch_size, threads):
+    for answer in answers(model, listed(sources), record, most, batch_size, threads or THREADS):
         if answer.error is not None:
             raise ImageError(answer.error)
         found.append(list(zip(answer.labels, answer.probabilities, strict=True)))
@@ -70,11 +69,6 @@ def labels_of(model: "Model") -> tuple[str, ...]:
     return model.labels or tuple(map(str, range(model.config.num_classes)))
 
 
-def cores() -> int:
-    """How many threads decode unless the user says otherwise."""
-    return min(MOST_THREADS, os.cpu_count() or 1)
-
-
 @dataclass(frozen=True)
 class Classifier:
     """A model with everything that its answers depend on."""
@@ -84,7 +78,7 @@ class Classifier:
     labels: Sequence[str]
     top_k: int | None = None
     batch_size: int = BATCH_SIZE
-    threads: int = 1
+    threads: int = THREADS
     features: bool = False
 
     def __post_init__(self) -> None:

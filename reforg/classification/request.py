@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reforg import __version__, labels
-from reforg.classification.pipeline import BATCH_SIZE, Classifier, cores, labels_of
+from reforg.classification.pipeline import BATCH_SIZE, THREADS, Classifier, labels_of
 from reforg.errors import ConfigError
 from reforg.preprocessing import Preprocessing
 from reforg.sources import is_hub_id, is_synthetic
@@ -33,7 +33,7 @@ class Request:
     settings: Mapping[str, Any] = field(default_factory=dict)
     preprocess: Mapping[str, Any] = field(default_factory=dict)
     features: bool = False
-    threads: int | None = None
+    threads: int = THREADS
 
     def classifier(self) -> Classifier:
         """The model, made, and all that belongs to it; any mistake is a ReforgError."""
@@ -48,7 +48,7 @@ class Request:
             names = labels.read(self.labels)
             labels.check(names, model.config.num_classes, self.labels)
         record = _prepared_as(model, self.preprocess)
-        return Classifier(model, record, names, self.top_k, self.batch_size, self.threads or cores(), self.features)
+        return Classifier(model, record, names, self.top_k, self.batch_size, self.threads, self.features)
 
     def record(self, classifier: Classifier, paths: Sequence[str]) -> dict[str, Any]:
         """Everything that the rows depend on, under the names of the options, as JSON gives it back."""

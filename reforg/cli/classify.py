@@ -18,7 +18,7 @@ from reforg.classification import Answer, Classifier
 from reforg.classification.inputs import listed
 from reforg.classification.journal import opened
 from reforg.classification.outputs import Columns, failures
-from reforg.classification.pipeline import BATCH_SIZE
+from reforg.classification.pipeline import BATCH_SIZE, THREADS
 from reforg.classification.request import Request
 from reforg.classification.rows import line, speakable
 from reforg.classification.writing import Writing, check_place, check_state
@@ -55,7 +55,7 @@ def classify(
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="A change of the preparation: crop_ratio=1.0. Repeatable.")
     ] = None,
     features: Annotated[bool, typer.Option("--features", help="Write each image's pooled embedding, too.")] = False,
-    threads: Annotated[int | None, typer.Option(min=1, metavar="N", help="Threads that decode: a core each, up to 4.")] = None,
+    threads: Annotated[int, typer.Option(min=1, metavar="N", help="Threads that decode.")] = THREADS,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that did not finish.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output, or start it anew.")] = False,
     output: Annotated[Path | None, typer.Option(metavar="FILE", help="A .jsonl, .csv or .parquet file.")] = None,

@@ -24,7 +24,7 @@ def models(
     family: Annotated[str | None, typer.Option(metavar="NAME", help="vit, deit, deit3, evit or shunted.")] = None,
     max_params: Annotated[float | None, typer.Option(metavar="M", help="At most so many million parameters.")] = None,
     max_gmacs: Annotated[float | None, typer.Option(metavar="G", help="At most so many billion multiply-accumulates.")] = None,
-    min_accuracy: Annotated[float | None, typer.Option(metavar="A", help="At least so much top-1 accuracy, in percent.")] = None,
+    min_accuracy: Annotated[float | None, typer.Option(metavar="A", help="At least so much top-1 accuracy on ImageNet-1k, in percent.")] = None,
     sort: Annotated[str, typer.Option(metavar="BY", help="name, params, macs or accuracy.")] = "name",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
@@ -44,7 +44,7 @@ def models(
         table.add_row(row["name"], *figures, steps(row["tokens"]))
     show(table)
     if any(row["accuracy"] for row in wanted):
-        typer.echo("top-1: published accuracy in percent, on ImageNet-1k; of *_fmnist on Fashion-MNIST")
+        typer.echo("top-1: published accuracy on ImageNet-1k, in percent")
 
 
 def _check(family: str | None, sort: str) -> None:
@@ -81,8 +81,9 @@ def _named(word: str) -> list[str]:
 
 
 def _model_row(name: str) -> dict[str, Any]:
-    config, cost, accuracy = build_config(name), reforg.cost(name), published.accuracy(name)
+    config, cost, figure = build_config(name), reforg.cost(name), published.accuracy(name)
+    accuracy = figure.value if figure is not None and figure.images.startswith("ImageNet-1k") else None
     return {
         "name": name, "family": config.family, "image": config.image_shape[0], "params": cost.params, "macs": cost.macs,
-        "accuracy": accuracy and accuracy.value, "tokens": demonstration.stages(cost.tokens),
+        "accuracy": accuracy, "tokens": demonstration.stages(cost.tokens),
     }  # fmt: skip
