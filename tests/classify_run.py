@@ -32,7 +32,7 @@ from reforg.classification import Classifier
 from reforg.classification.pipeline import labels_of
 
 GOAL = 0.9  # of the slower part's rate
-ROUND = 250  # images that each of the three does before the next takes its turn
+ROUND = 256  # images that each of the three does before the next takes its turn
 GROWTH = 8.0  # MB; what a run may take beyond what it had at its 200th image
 KILLS = 5
 
@@ -116,8 +116,8 @@ def throughput(model: str, count: int) -> bool:
                     pass
 
         def compute(some: list[str]) -> None:
-            for _ in range(0, len(some), classifier.batch_size):
-                net.answer(images)
+            for start in range(0, len(some), classifier.batch_size):
+                net.answer(images[: len(some) - start])
 
         def classify(some: list[str]) -> None:
             for _ in classifier.batches(some):
@@ -145,13 +145,13 @@ def taking_turns(works: list[Callable[[list[str]], None]], paths: list[str]) -> 
 
 
 def memory(arguments: list[str], cwd: Path, journal: Path) -> tuple[float, float]:
-    """MB that a run has at its 200th image, and at most after it."""
+    """MB that a run has at its 200th image, and at most from there to its last; what writing the format takes then is bounded."""
     with subprocess.Popen(command(*arguments), cwd=cwd, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         first = most = 0.0
         while process.poll() is None:
             status = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii")
             now = next((int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmRSS")), 0.0)
-            if rows_in(journal) >= 200:
+            if rows_in(journal) >= 200 and not journal.with_name(f"{journal.name}.part").exists():
                 first, most = first or now, max(most, now)
             time.sleep(0.02)
     return first, most

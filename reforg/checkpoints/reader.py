@@ -1,6 +1,5 @@
 """One way in: what a file is, is told by its content; what is wrong with it, by one sentence that names the file."""
 
-import io
 import mmap
 import os
 import re
@@ -57,7 +56,7 @@ def _read(path: Path, thorough: bool) -> Checkpoint:
     descriptor = os.open(path, os.O_RDONLY | OPENING)
     try:
         buffer = _mapped(descriptor)
-        copied = _copier(os.dup(descriptor))
+        copied = _copier(os.dup(descriptor)) if hasattr(os, "preadv") else None
     finally:
         os.close(descriptor)
     start = buffer[:16]
@@ -85,14 +84,12 @@ def _mapped(descriptor: int) -> mmap.mmap:
 
 
 def _copier(descriptor: int) -> Callable[[int, Any], None]:
-    """Fills memory with the file's bytes from a position on; the file is open as long as this function is held."""
-    file = io.FileIO(descriptor, closefd=False)
+    """Fills memory with the file's bytes from a position on, for any thread; the file is open as long as this function is held."""
 
     def copied(position: int, target: Any) -> None:
-        file.seek(position)
         filled = 0
         while filled < len(target):
-            count = file.readinto(target[filled:])
+            count = os.preadv(descriptor, [target[filled:]], position + filled)
             if not count:
                 raise WeightsError("it became shorter while it was read")
             filled += count

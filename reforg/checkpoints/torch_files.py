@@ -75,7 +75,7 @@ def is_before_1_6(buffer: Any) -> bool:
         return False
 
 
-def read_before_1_6(buffer: Any, copied: Copier) -> Any:
+def read_before_1_6(buffer: Any, copied: Copier | None) -> Any:
     """What torch.save wrote before 1.6: five pickles, then of each storage its number of elements and its bytes.
 
     The bytes are little-endian whatever machine wrote them; the number was, on some, of the machine's own order.

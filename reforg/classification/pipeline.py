@@ -57,7 +57,7 @@ def predicted(
     record = record_of(model).changed(**changes)
     most = min(top_k, model.config.num_classes) or None
     found = []
-    for answer in answers(model, listed(sources), record, most, batch_size, threads or THREADS):
+    for answer in answers(model, listed(sources), record, most, batch_size, THREADS if threads is None else threads):
         if answer.error is not None:
             raise ImageError(answer.error)
         found.append(list(zip(answer.labels, answer.probabilities, strict=True)))
@@ -103,7 +103,7 @@ class Classifier:
     def batches(self, sources: Iterable[Any]) -> Iterator[list[Answer]]:
         """The answers batch by batch; a batch holds what stands in its place among the sources, whether it can be read or not.
 
-        While the model computes one batch, threads decode the next one; nothing further, so that memory does not grow.
+        While the model computes one batch, threads decode the next two; nothing further, so that memory does not grow.
         """
         images = _ahead(self._prepared, sources, self.threads, limit=2 * self.batch_size)
         while batch := list(islice(images, self.batch_size)):

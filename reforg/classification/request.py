@@ -8,7 +8,8 @@ from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reforg import __version__, labels
+import reforg
+from reforg import labels
 from reforg.classification.pipeline import BATCH_SIZE, THREADS, Classifier, labels_of
 from reforg.errors import ConfigError
 from reforg.preprocessing import Preprocessing
@@ -53,7 +54,7 @@ class Request:
     def record(self, classifier: Classifier, paths: Sequence[str]) -> dict[str, Any]:
         """Everything that the rows depend on, under the names of the options, as JSON gives it back."""
         asked = {
-            "reforg": __version__, "--model": self.model, "--weights": _file(self.weights), "--set": self.settings,
+            "reforg": reforg.__version__, "--model": self.model, "--weights": _file(self.weights), "--set": self.settings,
             "--preprocess": asdict(classifier.record), "--labels": _digest(classifier.labels), "--top-k": classifier.answered,
             "--backend": self.backend, "--dtype": self.dtype, "--device": self.device, "--batch-size": self.batch_size,
             "--features": self.features, "images": f"{len(paths):,} with sha256 {_digest(paths):.12}",

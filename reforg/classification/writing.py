@@ -68,9 +68,11 @@ class Writing:
 def check_place(output: Path) -> None:
     """ConfigError where there can be no such file."""
     format_of(output)
-    if output.is_dir():
+    with refusing(output):
+        taken, there = output.is_dir(), output.parent.is_dir()
+    if taken:
         raise ConfigError(f"output {str(output)!r} is a folder")
-    if not output.parent.is_dir():
+    if not there:
         raise ConfigError(f"output {str(output)!r} cannot be written: there is no folder {str(output.parent)!r}")
 
 

@@ -24,7 +24,9 @@ def models(
     family: Annotated[str | None, typer.Option(metavar="NAME", help="vit, deit, deit3, evit or shunted.")] = None,
     max_params: Annotated[float | None, typer.Option(metavar="M", help="At most so many million parameters.")] = None,
     max_gmacs: Annotated[float | None, typer.Option(metavar="G", help="At most so many billion multiply-accumulates.")] = None,
-    min_accuracy: Annotated[float | None, typer.Option(metavar="A", help="At least so much top-1 accuracy on ImageNet-1k, in percent.")] = None,
+    min_accuracy: Annotated[
+        float | None, typer.Option(metavar="A", help="At least so much top-1 on ImageNet-1k, in percent.")
+    ] = None,
     sort: Annotated[str, typer.Option(metavar="BY", help="name, params, macs or accuracy.")] = "name",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
