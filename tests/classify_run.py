@@ -189,7 +189,7 @@ if __name__ == "__main__":
     options = parser.parse_args()
     done = True
     if options.throughput is not None:
-        model, count = [*options.throughput, *["deit_tiny_patch16_224", "2000"][len(options.throughput) :]]
+        model, count = [*options.throughput, *["deit_tiny_patch16_224", "1024"][len(options.throughput) :]]
         done &= throughput(model, int(count))
     if options.kill is not None:
         done &= kill(options.kill)

@@ -172,6 +172,10 @@ class TestSettings:
         with pytest.raises(ConfigError, match="--set wants KEY=VALUE"):
             parsed([pair])
 
+    def test_a_value_has_an_end(self):
+        with pytest.raises(ConfigError, match="a value of 200,000 characters is no setting"):
+            parsed([f"depth={'[' * 200_000}"])
+
     def test_a_key_counts_once(self):
         with pytest.raises(ConfigError, match="--set depth is given twice"):
             parsed(["depth=3", "depth=4"])

@@ -6,6 +6,7 @@ from typing import Any
 
 from reforg.errors import ConfigError
 
+LONGEST = 1000  # characters of a value; nested deeper than that, JSON has no end
 WORDS = {"True": True, "False": False, "None": None}
 
 
@@ -27,6 +28,8 @@ def value_of(text: str) -> Any:
     """A number, true, false, null, a list (with or without its brackets), or else the text itself."""
     if text in WORDS:
         return WORDS[text]
+    if len(text) > LONGEST:
+        raise ConfigError(f"a value of {len(text):,} characters is no setting: {text[:40]!r}...")
     try:
         value = json.loads(text)
     except ValueError:
