@@ -62,7 +62,9 @@ def create_model(
     if weights is None:
         weights = embedded.weights(listed)
         if weights is None:
-            raise WeightsError(f"{name} comes without weights: give weights= a path, a mapping or 'synthetic'")
+            raise WeightsError(
+                f"{name} comes without weights: give a path, a Hub id or 'synthetic'; `reforg info` tells where they are"
+            )
     found = weight_files.obtain(weights, settings)
     arrays = {key: convert(runner, value, dtype, device, f"weight {key}") for key, value in found.items()}
     told = (repository.labels, repository.preprocessing) if repository else (None, None)

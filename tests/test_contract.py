@@ -372,7 +372,7 @@ MISFIT = "these weights do not fit this vit config: "
 WEIGHTS = {
     "none": (
         lambda: create_model("vit_tiny_patch16_224"),
-        "vit_tiny_patch16_224 comes without weights: give weights= a path, a mapping or 'synthetic'",
+        "vit_tiny_patch16_224 comes without weights: give a path, a Hub id or 'synthetic'; `reforg info` tells where they are",
     ),
     "a number": (lambda: vit(weights=7), "weights must be a path, a Hub id, a mapping or 'synthetic', got int"),
     "one missing": (lambda: vit(weights=without("head.bias")), MISFIT + "1 missing (head.bias)"),
