@@ -36,3 +36,8 @@ def on_host(value: Any) -> np.ndarray[Any, np.dtype[Any]]:
         return np.from_dlpack(widen(value) if "float" in str(value.dtype) else value)
     except (BufferError, RuntimeError, TypeError) as error:
         raise ValueError(str(error)) from error
+
+
+def in_order(value: Any) -> Any:
+    """A NumPy array in C order: writers of files (safetensors') store its memory as it lies, and order matters to them."""
+    return np.ascontiguousarray(value) if isinstance(value, np.ndarray) else value

@@ -5,7 +5,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import array_api_compat
-import numpy as np
 
 from reforg import embedded, parameters, shunted, vit
 from reforg import labels as class_names
@@ -14,7 +13,7 @@ from reforg.arrays import Array, namespace
 from reforg.backend import Backend, check, convert, load
 from reforg.config import Config, ShuntedConfig, VitConfig
 from reforg.errors import BackendError, ConfigError, DtypeError, ImageError, ShapeError, WeightsError, nearest
-from reforg.host import exported
+from reforg.host import exported, in_order
 from reforg.names import EMBEDDED, build_config, check_settings, resolve
 from reforg.ops import REFERENCE, Network, Ops, Recorder, Trace, mean, mean_of, untraced
 from reforg.preprocessing import Preprocessing, of_name
@@ -192,7 +191,7 @@ class Model:
             raise ConfigError(
                 f"{self.name} has no intermediate {recorder.unmatched[0]!r}{nearest(recorder.unmatched[0], recorder.seen)}"
             )
-        return {name: _contiguous(value) for name, value in recorder.values.items()}
+        return {name: in_order(value) for name, value in recorder.values.items()}
 
     def with_config(self, **settings: Any) -> "Model":
         """The same model with fields of its config changed; weights are shared, positions resampled where img_size asks for it."""
@@ -295,8 +294,3 @@ class Model:
             height, width, patch = *shape[2:], config.patch_size
             if height % patch or width % patch or not height or not width:
                 raise ShapeError(f"{self.name}: image {height}x{width} does not divide into {patch}x{patch} patches")
-
-
-def _contiguous(value: Array) -> Array:
-    """A NumPy array in C order: writers of files (safetensors') store its memory as it lies, and order matters to them."""
-    return np.ascontiguousarray(value) if isinstance(value, np.ndarray) else value
