@@ -9,6 +9,7 @@ from typing import Any
 from reforg.errors import ConfigError
 
 Size = int | tuple[int, int]
+LARGEST_COUNT, LARGEST_DEPTH = 2**24, 2**10  # what may be asked for, before anything is computed from it
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class VitConfig:
 
     def __post_init__(self) -> None:
         for name in ("patch_size", "in_chans", "embed_dim", "depth", "num_heads"):
-            check_count(name, getattr(self, name), 1)
+            check_count(name, getattr(self, name), 1, LARGEST_DEPTH if name == "depth" else LARGEST_COUNT)
         _check_common(self)
         for name in ("img_size", "keep_rate", "drop_loc", "tokens"):
             _freeze(self, name)
@@ -159,7 +160,7 @@ class ShuntedConfig:
 
     def __post_init__(self) -> None:
         check_count("in_chans", self.in_chans, 1)
-        check_count("num_conv", self.num_conv, 0)
+        check_count("num_conv", self.num_conv, 0, LARGEST_DEPTH)
         _check_common(self)
         _freeze(self, "img_size")
         _check_choice("qkv_bias", self.qkv_bias, (True, False))
@@ -169,11 +170,14 @@ class ShuntedConfig:
             if not isinstance(values, tuple) or len(values) != 4:
                 raise ConfigError(f"{name} wants one value for each of the 4 stages, got {values!r}")
             for value in values:
-                _check_number(name, value) if name == "mlp_ratios" else check_count(name, value, 1)
+                if name == "mlp_ratios":
+                    _check_number(name, value)
+                else:
+                    check_count(name, value, 1, LARGEST_DEPTH if name == "depths" else LARGEST_COUNT)
         for stage, (width, heads, ratio) in enumerate(zip(self.embed_dims, self.num_heads, self.sr_ratios, strict=True), 1):
             _check_stage(stage, width, heads, ratio)
         for stage in range(4):
-            if self.hidden_dim(stage) < 1:
+            if not 1 <= self.embed_dims[stage] * self.mlp_ratios[stage] < 2**31:
                 raise ConfigError(
                     f"stage {stage + 1}: mlp_ratios {self.mlp_ratios[stage]} leaves no hidden layer beside "
                     f"embed_dims {self.embed_dims[stage]}"
@@ -249,14 +253,16 @@ def _check_stage(stage: int, width: int, heads: int, ratio: int) -> None:
         )
 
 
-def check_count(name: str, value: Any, least: int) -> None:
-    """Refuse what is no whole number of at least `least`."""
+def check_count(name: str, value: Any, least: int, most: int = LARGEST_COUNT) -> None:
+    """Refuse what is no whole number from `least` to `most`."""
     try:
         whole = None if isinstance(value, bool) else operator.index(value)
     except TypeError:
         whole = None
     if whole is None or whole < least:
         raise ConfigError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    if whole > most:
+        raise ConfigError(f"{name} must be at most {most:,}, got {value!r:.40}")
 
 
 def _check_number(name: str, value: Any) -> None:

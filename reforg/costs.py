@@ -27,7 +27,7 @@ class Cost:
     tokens: dict[str, int]
 
 
-def cost(model: Any, img_size: int | tuple[int, int] | None = None, batch: int = 1, **config: Any) -> Cost:
+def cost(model: Any, /, img_size: int | tuple[int, int] | None = None, batch: int = 1, **config: Any) -> Cost:
     """The cost of a model, or of a name with any fields of its config, for images of `img_size` (the config's unless given)."""
     settings = _settings(model, config)
     check_count("batch", batch, 1)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from reforg.config import VitConfig
+from reforg.config import LARGEST_DEPTH, VitConfig
 from reforg.errors import ConfigError, WeightsError, nearest
 from reforg.names import build_config, registry, timm_tags
 from reforg.preprocessing import Preprocessing, of_timm, of_transformers
@@ -26,7 +26,7 @@ CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 SHARDS = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 LARGEST_CONFIG = 4 * 2**20  # bytes; ImageNet-22k's names take a quarter of it
-LARGEST_COUNT, LARGEST_DEPTH, LARGEST_NUMBER = 2**20, 2**10, 1e30  # what a config may ask for, before anything is computed from it
+LARGEST_COUNT, LARGEST_NUMBER = 2**20, 1e30  # what a file may ask for, before anything is computed from it
 LONGEST_TEXT = 200
 CODED = re.compile(r"n\d{8}|/[a-z]/\w+", re.ASCII)  # labels that tell nobody anything: WordNet's and Open Images' ids
 

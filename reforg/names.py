@@ -172,7 +172,7 @@ def resolve(name: str) -> str:
     return plain
 
 
-def build_config(name: str, **settings: Any) -> Config:
+def build_config(name: str, /, **settings: Any) -> Config:
     """The config that a name, alias or tagged name stands for, with `settings` in place of its own values."""
     listed = resolve(name)
     base, dot, tag = name.partition(".")

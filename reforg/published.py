@@ -21,7 +21,7 @@ class Published:
     model: str
 
 
-def accuracy(name: str, **config: Any) -> Published | None:
+def accuracy(name: str, /, **config: Any) -> Published | None:
     """The published accuracy of a listed name, an alias or a tagged name; None where there is none for just this config.
 
     A name without a tag is what timm takes it for: the weights of its default tag. EViT's depends on keep_rate and

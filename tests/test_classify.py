@@ -206,7 +206,10 @@ class TestRows:
         (here / "photos" / "00.png").rename(os.fsdecode(b"photos/\xff\n.png"))
         code, _, err = typed(capsys, "photos", *MODEL, "--output", f"out.{suffix}")
         assert (code, err) == (0, "")
-        assert sum(rows for _, rows in [outputs.failures(Path(f"out.{suffix}"))]) == 10
+        paths = sorted(map(str, Path("photos").iterdir()))
+        assert outputs.failures(Path(f"out.{suffix}"), paths) == 0
+        with pytest.raises(reforg.ConfigError, match="is finished, but of other images"):
+            outputs.failures(Path(f"out.{suffix}"), paths[1:])
         assert b"\\udcff" in Path(f"out.{suffix}").read_bytes()
         if suffix == "jsonl":
             assert os.fsencode(rows_of("out.jsonl")[-1]["path"]) == b"photos/\xff\n.png"
@@ -350,7 +353,7 @@ class TestUnfinished:
             raise OSError(28, "No space left on device")
 
         with monkeypatch.context() as patch:
-            patch.setitem(outputs.FORMATS, ".jsonl", outputs.Format(full, outputs.FORMATS[".jsonl"].errors))
+            patch.setitem(outputs.FORMATS, ".jsonl", outputs.Format(full, outputs.FORMATS[".jsonl"].rows))
             code, _, err = typed(capsys, *self.ASKED)
         assert (code, err) == (
             2,
@@ -477,6 +480,19 @@ MISTAKES = [
         ".tiff, .avif, .ppm, .pgm, .pbm, .pnm)",
     ),
     (["-", *MODEL], "standard input lists no image"),
+    (["photos", *MODEL, "--output", "link.csv"], "output 'link.csv' is a link, a pipe or a device: give the name of a file"),
+    (["photos", *MODEL, "--batch-size", "9" * 20], f"batch_size must be at most 16,777,216, got {'9' * 20}"),
+    (["photos", *MODEL, "--set", "depth=1000000000"], "depth must be at most 1,024, got 1000000000"),
+    (["photos", *MODEL, "--set", f"keep_rate={'[' * 990}"], f"a value nested so deep is no setting: '{'[' * 40}'..."),
+    (["photos", *MODEL, "--preprocess", "self=1"], "preprocessing has no field 'self'…"),
+    (["photos", *MODEL, "--preprocess", "crop=1,2"], "preprocessing has no field 'crop'…"),
+    (
+        ["photos", *MODEL, "--preprocess", "crop_ratio"],
+        "--preprocess wants KEY=VALUE, as in --preprocess crop_ratio=1.0, got 'crop_ratio'",
+    ),
+    (["photos", *MODEL, "--preprocess", "crop_size=65536"], "preprocessing crop_size 65536x65536 has more than 67,108,864 pixels"),
+    (["photos", *MODEL, "--preprocess", "crop_ratio=5e-324"], "preprocessing crop_ratio must lie in (0, 1], got 5e-324"),
+    (["photos", *MODEL, "--preprocess", "std=1e-46"], "preprocessing std must be positive, got 1e-46"),
 ]
 
 
@@ -484,6 +500,7 @@ MISTAKES = [
 def test_a_mistake_gets_one_sentence_and_nothing_is_written(capsys, monkeypatch, here, arguments, sentence):
     (here / "folder.csv").mkdir()
     (here / "three.txt").write_text("a\nb\nc\n")
+    (here / "link.csv").symlink_to("elsewhere.csv")
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
     before = sorted(here.rglob("*"))
     output = [] if "--output" in arguments or "--resume" in arguments else ["--output", "out.jsonl"]
@@ -491,6 +508,15 @@ def test_a_mistake_gets_one_sentence_and_nothing_is_written(capsys, monkeypatch,
     assert (code, out) == (2, "")
     assert says(err, f"reforg: {sentence}"), err
     assert sorted(here.rglob("*")) == before
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "| head -c 9 >/dev/null; exit ${PIPESTATUS[0]}"])
+def test_a_stream_that_is_closed_is_no_traceback(here, closed):
+    """Nobody listens: the answers go nowhere, and the work is done all the same."""
+    line = f"{sys.executable} -m reforg classify photos --model evit_fmnist --features {closed}"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr
+    assert done.returncode == 0
 
 
 def test_parquet_without_pyarrow_says_how_to_get_it(capsys, monkeypatch, here):

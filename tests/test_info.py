@@ -57,6 +57,11 @@ class TestInfo:
         assert "none published for this config" in out
         assert "drop_loc=(2,5)" in out
 
+    def test_what_is_no_setting_is_none(self, capsys):
+        assert typed(capsys, "info", "evit_fmnist", "--set", "name=1")[0] == 2
+        assert typed(capsys, "info", "evit_fmnist", "--set", "model=1")[0] == 2
+        assert typed(capsys, "info", "shunted_t", "--set", "mlp_ratios=1,2,3,1e308")[0] == 2
+
     def test_an_alias_says_what_it_is(self, capsys):
         _, out, _ = typed(capsys, "info", "deit_small_patch16_LS")
         assert out.startswith("deit_small_patch16_LS, which is deit3_small_patch16_224\n")
@@ -82,6 +87,10 @@ class TestModels:
         _, out, _ = typed(capsys, "models", "--sort", key, "--json")
         found = [row[key] for row in json.loads(out)]
         assert found == sorted(found)
+
+    @pytest.mark.parametrize("limit", [("--max-params", "0"), ("--family", "vit", "evit*"), ("--max-gmacs", "nan")])
+    def test_limits_that_leave_nothing(self, capsys, limit):
+        assert typed(capsys, "models", *limit) == (2, "", "reforg: no model is within these limits\n")
 
     def test_published_accuracy_is_shown_with_what_it_is_of(self, capsys):
         _, out, _ = typed(capsys, "models", "shunted_?")
@@ -154,7 +163,8 @@ class TestSettings:
     @pytest.mark.parametrize(
         ("text", "value"),
         [
-            ("0.5", 0.5), ("7", 7), ("true", True), ("True", True), ("none", "none"), ("null", None), ("None", None),
+            ("0.5", 0.5), ("7", 7), (".5", 0.5), ("5.", 5.0), ("true", True), ("True", True),
+            ("none", "none"), ("null", None), ("None", None),
             ("avg", "avg"), ("[3, 6]", (3, 6)), ("(3, 6)", (3, 6)),
             ("3,6,9", (3, 6, 9)), ("0.5,0.7", (0.5, 0.7)), ("3,", (3,)), ("", ""),
         ],

@@ -45,7 +45,7 @@ class Journal:
         try:
             header = json.loads(line)
             kind, asked = header["kind"], header["asked"]
-        except (ValueError, LookupError, TypeError):
+        except (ValueError, LookupError, TypeError, RecursionError):
             kind, asked = None, None
         if kind != KIND or not isinstance(asked, dict):
             raise ConfigError(f"{str(self.path)!r} is no journal of an unfinished run: --overwrite starts anew")
@@ -80,7 +80,7 @@ def _failed(line: bytes, path: str) -> bool | None:
     try:
         row = json.loads(line) if line.endswith(b"\n") else {}
         return row["error"] is not None if row["path"] == path else None
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         return None
 
 

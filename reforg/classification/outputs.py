@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from io import TextIOWrapper
 from itertools import islice
@@ -66,38 +66,39 @@ def _as_utf8(value: Any) -> Any:
     return encoded(value).decode() if isinstance(value, str) else value
 
 
-def _errors_of_jsonl(path: Path) -> Iterator[bool]:
+def _rows_of_jsonl(path: Path) -> Iterator[tuple[str, bool]]:
     with path.open("rb") as file:
         for line in file:
-            yield json.loads(line)["error"] is not None
+            row = json.loads(line)
+            yield row["path"], row["error"] is not None
 
 
-def _errors_of_csv(path: Path) -> Iterator[bool]:
+def _rows_of_csv(path: Path) -> Iterator[tuple[str, bool]]:
     with path.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
-            yield row["error"] != ""
+            yield row["path"], row["error"] != ""
 
 
-def _errors_of_parquet(path: Path) -> Iterator[bool]:
+def _rows_of_parquet(path: Path) -> Iterator[tuple[str, bool]]:
     from pyarrow.parquet import ParquetFile
 
     with ParquetFile(path) as table:
-        for batch in table.iter_batches(columns=["error"]):
-            yield from batch.column("error").is_valid().to_pylist()
+        for batch in table.iter_batches(columns=["path", "error"]):
+            yield from zip(batch.column("path").to_pylist(), batch.column("error").is_valid().to_pylist(), strict=True)
 
 
 @dataclass(frozen=True)
 class Format:
-    """How a kind of file is written, and which of its rows are errors."""
+    """How a kind of file is written, and whose its rows are, with whether they are errors."""
 
     write: Callable[[Iterable[bytes], BinaryIO, Columns], None]
-    errors: Callable[[Path], Iterator[bool]]
+    rows: Callable[[Path], Iterator[tuple[str, bool]]]
 
 
 FORMATS = {
-    ".jsonl": Format(_write_jsonl, _errors_of_jsonl),
-    ".csv": Format(_write_csv, _errors_of_csv),
-    ".parquet": Format(_write_parquet, _errors_of_parquet),
+    ".jsonl": Format(_write_jsonl, _rows_of_jsonl),
+    ".csv": Format(_write_csv, _rows_of_csv),
+    ".parquet": Format(_write_parquet, _rows_of_parquet),
 }
 
 
@@ -118,10 +119,14 @@ def _need_pyarrow() -> None:
         raise ConfigError("a .parquet output needs pyarrow: pip install 'reforg[parquet]'") from error
 
 
-def failures(output: Path) -> tuple[int, int]:
-    """How many of a finished output's rows are errors, and how many rows it has; ConfigError where it is no such output."""
+def failures(output: Path, paths: Sequence[str]) -> int:
+    """How many rows of a finished output for `paths` are errors; ConfigError where it is no such output, or of other images."""
     try:
-        errors = list(format_of(output).errors(output))
-    except (OSError, ValueError, LookupError, TypeError, csv.Error) as error:
-        raise ConfigError(f"output {str(output)!r} was not written by reforg classify, --overwrite replaces it: {error}") from error
-    return sum(errors), len(errors)
+        rows = list(format_of(output).rows(output))
+        same = [encoded(path) for path, _ in rows] == [encoded(path) for path in paths]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, csv.Error) as error:
+        told = f"was not written by reforg classify, --overwrite replaces it: {error!s:.200}"
+        raise ConfigError(f"output {str(output)!r} {told}") from error
+    if not same:
+        raise ConfigError(f"output {str(output)!r} is finished, but of other images: --overwrite replaces it")
+    return sum(failed for _, failed in rows)

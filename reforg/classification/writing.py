@@ -1,6 +1,7 @@
 """An output being written: rows go to its journal batch by batch, and become the output at the end."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ class Writing:
 
         The temporary name is always the same, so that one left by a run that was killed is written over.
         """
-        written = self.output.with_name(f".{self.output.name}.unfinished.part")
+        written = _part_of(self.output)
         try:
             with refusing(self.output, f"; {self.kept}"):
                 with written.open("wb") as file:
@@ -57,7 +58,8 @@ class Writing:
                 written.replace(self.output)
                 self.journal.path.unlink()
         finally:
-            written.unlink(missing_ok=True)
+            with suppress(OSError):  # what went wrong before is told, not what cannot be cleaned up
+                written.unlink(missing_ok=True)
 
     @property
     def kept(self) -> str:
@@ -65,13 +67,21 @@ class Writing:
         return f"{self.done:,} of {len(self.paths):,} answers are kept in {str(self.journal.path)!r}: --resume goes on"
 
 
+def _part_of(output: Path) -> Path:
+    """The temporary name under which an output is written."""
+    return output.with_name(f".{output.name}.unfinished.part")
+
+
 def check_place(output: Path) -> None:
     """ConfigError where there can be no such file."""
     format_of(output)
     with refusing(output):
-        taken, there = output.is_dir(), output.parent.is_dir()
+        taken, there = output.is_dir() or _part_of(output).is_dir(), output.parent.is_dir()
+        other = output.is_symlink() or (output.exists() and not output.is_file())
     if taken:
         raise ConfigError(f"output {str(output)!r} is a folder")
+    if other:
+        raise ConfigError(f"output {str(output)!r} is a link, a pipe or a device: give the name of a file")
     if not there:
         raise ConfigError(f"output {str(output)!r} cannot be written: there is no folder {str(output.parent)!r}")
 

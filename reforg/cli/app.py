@@ -40,9 +40,8 @@ def run(arguments: list[str]) -> int:
         message = error.format_message() if isinstance(error, typer.TyperException) else str(error)
         typer.echo(f"reforg: {' '.join(message.split())}", err=True)
         return 2
-    except BrokenPipeError:  # the reader of our output has gone, as `head` does
-        sys.stderr.close()
-        return 0
+    except SystemExit as error:  # typer's, where the reader of our output has gone, as `head` does; and of completion
+        return 0 if isinstance(error.__context__, BrokenPipeError) else int(error.code or 0)
     except OSError as error:
         if debug:
             raise

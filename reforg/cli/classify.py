@@ -25,7 +25,7 @@ from reforg.classification.writing import Writing, check_place, check_state
 from reforg.cli.app import app
 from reforg.cli.complete import backends, dtypes, model_names
 from reforg.cli.settings import parsed
-from reforg.cli.tables import show
+from reforg.cli.tables import is_terminal, show
 from reforg.errors import ConfigError
 
 
@@ -74,7 +74,7 @@ def classify(
     if output is not None:
         failed = _write(request, paths, output, resume, overwrite)
     else:
-        failed = (_print_table if sys.stdout.isatty() else _print_lines)(request.classifier(), paths)
+        failed = (_print_table if is_terminal(sys.stdout) else _print_lines)(request.classifier(), paths)
     if failed:
         typer.echo(f"reforg: {failed:,} of {len(paths):,} images could not be read", err=True)
         raise typer.Exit(1)
@@ -86,7 +86,7 @@ def _check(output: Path | None, features: bool, again: bool) -> None:
         check_place(output)
     elif again:
         raise ConfigError("--resume and --overwrite are about a file: give --output too")
-    elif features and sys.stdout.isatty():
+    elif features and is_terminal(sys.stdout):
         raise ConfigError("--features needs --output, or a pipe: a table has no room for them")
 
 
@@ -95,8 +95,8 @@ def _write(request: Request, paths: Sequence[str], output: Path, resume: bool, o
     with opened(output) as journal:
         check_state(output, journal, resume, overwrite)
         if resume and journal.empty and output.exists() and not overwrite:
-            failed, rows = failures(output)
-            typer.echo(f"{speakable(str(output))}: finished, {rows:,} images, nothing to resume")
+            failed = failures(output, paths)
+            typer.echo(f"{speakable(str(output))}: finished, {len(paths):,} images, nothing to resume")
             return failed
         classifier = request.classifier()
         width = classifier.width()
@@ -125,7 +125,7 @@ def _progress(total: int, done: int) -> Iterator[Callable[[int], None]]:
     """A bar on standard error, with rate and time left, where that is a terminal; takes how many images are done."""
     rate, start = TextColumn("{task.fields[rate]:,.1f} images/s"), time.perf_counter()
     columns = BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not is_terminal(sys.stderr)) as bar:
         task = bar.add_task("", total=total, completed=done, rate=0.0)
         yield lambda now: bar.update(task, completed=now, rate=(now - done) / (time.perf_counter() - start))
 

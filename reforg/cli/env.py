@@ -23,4 +23,4 @@ def env(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = F
         elif value:
             typer.echo(f"  {what}")
             for name, state in value.items():
-                typer.echo(f"    {name:<18}{state}")
+                typer.echo(f"    {name:<22}{state}")

@@ -34,6 +34,8 @@ def models(
     _check(family, sort)
     rows = [_model_row(name) for name in reforg.list_models(pattern) or _named(pattern)]
     wanted = [row for row in rows if _fits(row, family, max_params, max_gmacs, min_accuracy)]
+    if not wanted:
+        raise ConfigError("no model is within these limits")
     key, falling = ORDERS[sort]
     wanted.sort(key=lambda row: (row[key] is None, -row[key] if falling and row[key] is not None else row[key] or 0))
     if as_json:

@@ -1,12 +1,15 @@
 """`--set key=value` and its like: values as a user types them."""
 
 import json
+import re
 from collections.abc import Iterable
 from typing import Any
 
 from reforg.errors import ConfigError
 
-LONGEST = 1000  # characters of a value; nested deeper than that, JSON has no end
+EXAMPLES = {"--set": "keep_rate=0.5", "--preprocess": "crop_ratio=1.0"}
+LONGEST = 1000  # characters of a value
+NUMBER = re.compile(r"[+-]?(\d+\.|\.\d+)")  # as people write them, and JSON does not
 WORDS = {"True": True, "False": False, "None": None}
 
 
@@ -17,7 +20,7 @@ def parsed(pairs: Iterable[str], option: str = "--set") -> dict[str, Any]:
         key, equals, text = pair.partition("=")
         key = key.strip()
         if not equals or not key.isidentifier():
-            raise ConfigError(f"{option} wants KEY=VALUE, as in {option} keep_rate=0.5, got {pair!r:.80}")
+            raise ConfigError(f"{option} wants KEY=VALUE, as in {option} {EXAMPLES[option]}, got {pair!r:.80}")
         if key in found:
             raise ConfigError(f"{option} {key} is given twice")
         found[key] = value_of(text.strip())
@@ -31,7 +34,9 @@ def value_of(text: str) -> Any:
     if len(text) > LONGEST:
         raise ConfigError(f"a value of {len(text):,} characters is no setting: {text[:40]!r}...")
     try:
-        value = json.loads(text)
+        value = json.loads(text if NUMBER.fullmatch(text) is None else repr(float(text)))
+    except RecursionError as error:
+        raise ConfigError(f"a value nested so deep is no setting: {text[:40]!r}...") from error
     except ValueError:
         inner = text[1:-1] if text[:1] + text[-1:] in ("()", "[]") else text
         parts = [part.strip() for part in inner.split(",") if part.strip()]

@@ -1,7 +1,7 @@
 """How tables are written: in colours on a terminal, as plain lines into a file or a pipe."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TextIO
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -22,6 +22,11 @@ def show(table: Table) -> None:
     with console.capture() as written:
         console.print(table)
     typer.echo("\n".join(line.rstrip() for line in written.get().splitlines()))
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    """Whether somebody reads along; a stream that was closed before we began is None."""
+    return stream is not None and stream.isatty()
 
 
 def table_of(*headings: str) -> Table:

@@ -20,6 +20,7 @@ CROPS = {"center": "crop the middle", "border": "crop or pad the middle", "none"
 INTERPOLATIONS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # in the order of PIL's numbers
 COLOURS = ("RGB", "L")  # PIL's modes
 OFFSETS = ("rounded", "floored")
+MOST_PIXELS, SMALLEST_CROP, SMALLEST_STD = 2**26, 2.0**-16, 1e-30  # beyond which memory, or float32, has an end
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,11 @@ class Preprocessing:
                 object.__setattr__(self, name, pair(name, getattr(self, name)))
         if not self.colour:
             object.__setattr__(self, "colour", "L" if self.channels == 1 else "RGB")
-        if not is_number(self.crop_ratio) or not 0 < self.crop_ratio <= 1:
+        if not is_number(self.crop_ratio) or not SMALLEST_CROP <= self.crop_ratio <= 1:
             raise ConfigError(f"preprocessing crop_ratio must lie in (0, 1], got {self.crop_ratio!r:.80}")
+        for name, (height, width) in (("size", self.size), ("crop_size", self.cropped)):
+            if height * width > MOST_PIXELS:
+                raise ConfigError(f"preprocessing {name} {height}x{width} has more than {MOST_PIXELS:,} pixels")
         for name, known in (
             ("resize", RESIZES), ("crop_mode", CROPS), ("interpolation", INTERPOLATIONS), ("colour", COLOURS),
             ("crop_offset", OFFSETS),
@@ -69,7 +73,7 @@ class Preprocessing:
             check_word(name, getattr(self, name), known)
         for name in ("mean", "std"):
             object.__setattr__(self, name, statistic(name, getattr(self, name), self.channels))
-        if min(self.std) <= 0:
+        if min(self.std) < SMALLEST_STD:
             raise ConfigError(f"preprocessing std must be positive, got {min(self.std)}")
 
     @property
@@ -85,7 +89,7 @@ class Preprocessing:
         height, width = self.cropped
         return math.floor(height / self.crop_ratio), math.floor(width / self.crop_ratio)
 
-    def changed(self, **values: Any) -> "Preprocessing":
+    def changed(self, /, **values: Any) -> "Preprocessing":
         """The same with other fields; ConfigError for a field that there is not.
 
         What follows from a field that changes is let go of: resize_size with a size or a crop ratio, colour with channels.
