@@ -5,9 +5,11 @@ HF_ENDPOINT). Only config.json, preprocessor_config.json and one file of weights
 """
 
 import json
+import logging
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -93,6 +95,18 @@ class _UnreachableError(Exception):
     """The file is not in the cache, and nobody can be asked for it."""
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the library's own words about what it tries again: what comes of it is told in one sentence."""
+    logger = logging.getLogger("huggingface_hub")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
 @dataclass
 class _Files:
     """The files of one commit of a repository; the first that is fetched tells which commit that is."""
@@ -142,7 +156,8 @@ class _Files:
         except ImportError as error:
             raise self.error("this needs huggingface-hub: pip install 'reforg[hub]'") from error
         try:
-            path = Path(hf_hub_download(self.repository, filename, revision=self.revision, local_files_only=self.local))
+            with _quiet():
+                path = Path(hf_hub_download(self.repository, filename, revision=self.revision, local_files_only=self.local))
         except errors.LocalEntryNotFoundError as error:
             self.local = True
             status = getattr(getattr(error.__cause__, "response", None), "status_code", None)  # of an answer that is no file
