@@ -16,6 +16,10 @@ from safetensors.numpy import load_file, save
 
 import reforg
 from reforg import hub, parameters, preprocessing, sources, synthetic
+from reforg.hub.files import SHARDS
+from reforg.hub.repository import _differing
+from reforg.hub.timm import of_timm
+from reforg.hub.transformers import _ratio
 from reforg.names import build_config, list_models, timm_tags
 
 huggingface_hub = pytest.importorskip(
@@ -170,7 +174,7 @@ class TestFiles:
         assert hub.fetch("hf-hub:owner/name").weights.parent.name == SHA
         assert asked == [("config.json", None), ("model.safetensors", SHA)]
 
-    @pytest.mark.parametrize("index", hub.SHARDS)
+    @pytest.mark.parametrize("index", SHARDS)
     def test_shards_are_refused(self, index, cache):
         store(cache, files_of(TIMM) | {index: b"{}"})
         assert sentence() == f"the weights are in several files ({index}), and only a single one is read"
@@ -329,10 +333,10 @@ class TestTimm:
             pretrained = {key: value for key, value in record.items() if key not in ("hub", "img_size")}
             pretrained |= {"tag": tag, "input_size": [3, record["img_size"], record["img_size"]], "fixed_input_size": True}
             cfg = {"architecture": base, "num_classes": record["num_classes"], "global_pool": "token", "pretrained_cfg": pretrained}
-            described = hub._timm(cfg)
+            described = of_timm(cfg)
             name = f"{base}.{tag}" if tag else base
             assert described.name == name
-            assert hub._differing(name, described.settings) == {}
+            assert _differing(name, described.settings) == {}
             assert described.preprocessing == preprocessing.of_timm(record)
 
     def test_the_older_flat_form(self, found):
@@ -512,7 +516,7 @@ class TestTransformers:
     def test_every_ratio_of_widths_comes_out(self):
         for width in range(1, 200):
             for hidden in range(1, 5 * width):
-                assert int(width * hub._ratio(width, hidden)) == hidden
+                assert int(width * _ratio(width, hidden)) == hidden
 
     @pytest.mark.parametrize(
         ("change", "wanted"),
