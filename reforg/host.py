@@ -29,7 +29,10 @@ def on_host(value: Any) -> np.ndarray[Any, np.dtype[Any]]:
     from reforg.arrays import widen
 
     if value.__dlpack_device__()[0] != CPU:
-        value = array_api_compat.to_device(value, "cpu")
+        try:
+            value = array_api_compat.to_device(value, "cpu")
+        except AttributeError as error:
+            raise ValueError(f"{type(value).__name__} lies on a device, and does not say how to leave it") from error
     if isinstance(value, np.ndarray):
         return value
     try:

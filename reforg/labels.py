@@ -62,6 +62,8 @@ def _where(path: Any) -> str:
 def _text(path: Any, where: str) -> str:
     """The content of a text file of a bounded size, without the mark that some editors put before it."""
     try:
+        if Path(path).is_fifo():
+            raise ConfigError(f"{where} is a pipe, wanted a file")
         with Path(path).open("rb") as file:
             content = file.read(LARGEST + 1)
     except FileNotFoundError as error:

@@ -124,7 +124,11 @@ def check_target(path: "Path") -> None:
     """WeightsError for a name or a folder that weights cannot be written to."""
     if path.suffix not in (".safetensors", ".npz"):
         raise WeightsError(f"weights: {str(path)!r} must end in .safetensors or .npz")
-    if not path.parent.is_dir():
+    try:
+        there = path.parent.is_dir()
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"weights: {str(path)!r} cannot be written: {getattr(error, 'strerror', None) or error}") from error
+    if not there:
         raise WeightsError(f"weights: {str(path)!r} cannot be written: there is no folder {str(path.parent)!r}")
 
 

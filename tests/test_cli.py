@@ -177,6 +177,7 @@ class TestConvert:
 
 
 MISTAKES = [
+    (["convert", str(ARCHIVE), "a" * 300 + "/b.npz"], "reforg: weights: '…"),
     (["models", "evut*"], "reforg: no model matches 'evut*'; `reforg models` lists them all"),
     (["models", "evit_small"], "reforg: no model matches 'evit_small'; did you mean 'evit_small*'?"),
     (["demo", "--output", "a" * 300 + ".png"], "reforg: picture: …"),

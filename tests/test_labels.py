@@ -215,6 +215,11 @@ class TestMistakes:
         assert tracemalloc.get_traced_memory()[1] < 16 * 2**20
         tracemalloc.stop()
 
+    def test_a_pipe_is_not_waited_for(self, tmp_path):
+        os.mkfifo(tmp_path / "pipe")
+        with pytest.raises(reforg.ConfigError, match="is a pipe, wanted a file"):
+            labels.read(tmp_path / "pipe")
+
     def test_the_largest_file_is_read_and_no_larger_one(self, written):
         assert labels.read(written("x" * labels.LARGEST)[0]) == ("x" * labels.LARGEST,)
         path, where = written("x" * (labels.LARGEST + 1))
