@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import asdict
 
 import pytest
 
@@ -28,7 +29,8 @@ class TestInfo:
         code, out, err = typed(capsys, "info", "evit_small_patch16_224")
         assert (code, err) == (0, "")
         assert "22,050,664" in out
-        assert "3.029 G" in out
+        assert "3.029 G for an image of 224x224: linear 91.6%, attention 6.4%, conv2d 1.9%" in " ".join(out.split())
+        assert "88.20 MB of weights in float32" in out
         assert "79.5% top-1" in out
         assert "resize the shortest edge to 256 (bicubic), crop the middle 224x224" in " ".join(out.split())
         assert "keep_rate=0.7 drop_loc=(3,6,9) fuse_token=True" in " ".join(out.split())
@@ -43,6 +45,9 @@ class TestInfo:
         assert code == 0
         assert sum(told["by_block"].values()) == told["macs"] == reforg.cost(name).macs
         assert told["params"] == reforg.cost(name).params
+        assert sum(told["by_operation"].values()) == told["macs"]
+        assert sum(layer["macs"] for layer in told["by_layer"].values()) == told["macs"]
+        assert sum(layer["activation_bytes"] for layer in told["by_layer"].values()) == told["activation_bytes"]
         assert told["config"]["num_classes"] == build_config(name).num_classes
         assert told["weights"] == published.where(name)
 
@@ -51,6 +56,21 @@ class TestInfo:
         _, out, _ = typed(capsys, "info", name)
         shares = [float(share) for share in re.findall(r"(\d+\.\d)%$", out.rpartition("share\n")[2], re.MULTILINE)]
         assert abs(sum(shares) - 100) < 0.06 * len(shares)
+
+    @pytest.mark.parametrize("name", ["evit_fmnist", "shunted_fmnist"])
+    def test_memory_is_what_cost_tells(self, capsys, name):
+        spent = reforg.cost(name)
+        told = json.loads(typed(capsys, "info", name, "--json")[1])
+        wanted = ("dtype", "weight_bytes", "activation_bytes", "largest", "largest_bytes", "peak_bytes", "by_operation", "tokens")
+        assert {key: told[key] for key in wanted} == {key: getattr(spent, key) for key in wanted}
+        assert told["by_layer"] == json.loads(json.dumps({layer: asdict(of) for layer, of in spent.by_layer.items()}))
+        out = " ".join(typed(capsys, "info", name)[1].split())
+        assert f"memory {spent.weight_bytes / 1e6:.2f} MB of weights in float32" in out
+        assert (
+            f"{spent.activation_bytes / 1e6:.2f} MB of activations for an image, at most {spent.peak_bytes / 1e6:.2f} MB at once"
+            in out
+        )
+        assert f"{spent.largest} is the largest, {spent.largest_bytes / 1e6:.2f} MB" in out
 
     def test_a_changed_config_costs_something_else_and_has_no_published_accuracy(self, capsys):
         _, out, _ = typed(capsys, "info", "evit_small_patch16_224", "--set", "keep_rate=0.65", "--set", "drop_loc=2,5")

@@ -2,7 +2,8 @@
 
 import reforg
 from reforg.backend import installed
-from reforg.models import DTYPES
+from reforg.bench.peers import GROUP
+from reforg.dtypes import DTYPES
 
 
 def model_names(incomplete: str) -> list[str]:
@@ -18,3 +19,8 @@ def backends(incomplete: str) -> list[str]:
 def dtypes(incomplete: str) -> list[str]:
     """Names of dtypes that begin so."""
     return [name for name in DTYPES if name.startswith(incomplete)]
+
+
+def peers(incomplete: str) -> list[str]:
+    """Names of installed peers that begin so."""
+    return [name for name in sorted(installed(GROUP)) if name.startswith(incomplete)]

@@ -19,7 +19,7 @@ from reforg.names import EMBEDDED, build_config, resolve
 from reforg.preprocessing import of_name
 
 
-@app.command(short_help="A model's config, parameters, MACs by block, tokens, preprocessing.")
+@app.command(short_help="A model's config, parameters, MACs, memory, tokens, preprocessing.")
 def info(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A model, alias or timm's tagged name.", autocompletion=model_names)],
     changes: Annotated[
@@ -34,8 +34,9 @@ def info(
         return
     typer.echo(name if told["name"] == name else f"{name}, which is {told['name']}")
     size = "x".join(map(str, told["image"]))
-    _tell("parameters", f"{told['params']:,} ({4 * told['params'] / 1e6:,.1f} MB in float32)")
-    _tell("MACs", f"{told['macs'] / 1e9:,.3f} G for an image of {size}")
+    _tell("parameters", f"{told['params']:,}")
+    _tell("MACs", f"{told['macs'] / 1e9:,.3f} G for an image of {size}: {_shares(told['by_operation'], told['macs'])}")
+    _tell("memory", *_memory(told))
     _tell("accuracy", _published(told["accuracy"]))
     _tell("input", str(told["preprocessing"] or "not known; give its fields"))
     _tell("classes", _classes(told["name"], told["config"]["num_classes"]))
@@ -53,8 +54,28 @@ def described(name: str, changes: dict[str, Any]) -> dict[str, Any]:
     return {
         "name": resolve(name), "family": config.family, "image": list(config.image_shape), "params": cost.params, "macs": cost.macs,
         "accuracy": accuracy and asdict(accuracy), "preprocessing": of_name(name, config), "weights": published.where(name),
-        "config": asdict(config), "by_block": cost.by_block, "tokens": cost.tokens,
+        "config": asdict(config), "by_block": cost.by_block, "tokens": cost.tokens, "by_operation": cost.by_operation,
+        "dtype": cost.dtype, "weight_bytes": cost.weight_bytes, "activation_bytes": cost.activation_bytes,
+        "largest": cost.largest, "largest_bytes": cost.largest_bytes, "peak_bytes": cost.peak_bytes,
+        "by_layer": {layer: asdict(spent) for layer, spent in cost.by_layer.items()},
     }  # fmt: skip
+
+
+def _shares(by_operation: dict[str, int], total: int) -> str:
+    """Each operation's share of the multiplications, the largest first."""
+    found = sorted(by_operation.items(), key=lambda entry: -entry[1])
+    return ", ".join(f"{operation} {macs / total:.1%}" for operation, macs in found)
+
+
+def _memory(told: dict[str, Any]) -> tuple[str, str]:
+    """Bytes of weights, and of what an image leaves behind."""
+    weights, activations, peak, largest = (
+        f"{told[f'{what}_bytes'] / 1e6:,.2f} MB" for what in ("weight", "activation", "peak", "largest")
+    )
+    return (
+        f"{weights} of weights in {told['dtype']}",
+        f"{activations} of activations for an image, at most {peak} at once; {told['largest']} is the largest, {largest}",
+    )
 
 
 def _published(accuracy: dict[str, Any] | None) -> str:
