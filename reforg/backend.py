@@ -1,5 +1,6 @@
 """Finding the backends that are installed, by the entry-point group "reforg.backends"."""
 
+from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Protocol
 
@@ -37,27 +38,45 @@ class Backend(Protocol):
     def to_numpy(self, array: Array) -> np.ndarray[Any, np.dtype[Any]]:
         """Its array as a NumPy array on the host."""
 
+    # One more member may be left out, and is then taken for `forward(images)`:
+    #
+    # def run(self, forward: Callable[[Array], Any], images: Array, bytes_per_image: int) -> Any:
+    #     """`forward`, which treats each image of a batch alone, of the images: whole, in parts, or on threads.
+    #
+    #     It returns an array, or a tuple or list of arrays, all [B, ...]. bytes_per_image: of its widest intermediate.
+    #     """
 
-def installed() -> dict[str, EntryPoint]:
-    """Name -> entry point of every backend that some installed package declares, without importing any."""
-    return {point.name: point for point in entry_points(group=GROUP)}
+
+def installed(group: str = GROUP) -> dict[str, EntryPoint]:
+    """Name -> entry point of everything that some installed package declares in the group, without importing any."""
+    return {point.name: point for point in entry_points(group=group)}
 
 
 def load(name: str) -> Backend:
     """The backend of that name, imported; BackendError where it, or the framework it stands on, is missing."""
-    points = installed()
+    backend: Backend = imported("backend", name, installed())
+    return backend
+
+
+def named(kind: str, name: str, points: Mapping[str, EntryPoint]) -> EntryPoint:
+    """The entry point of that name; BackendError names the nearest one where there is none. kind: for the error."""
     if not isinstance(name, str) or name not in points:
         known = sorted(points)
-        raise BackendError(f"there is no backend {name!r}{nearest(str(name), known)} (installed: {', '.join(known) or 'none'})")
+        raise BackendError(f"there is no {kind} {name!r}{nearest(str(name), known)} (installed: {', '.join(known) or 'none'})")
+    return points[name]
+
+
+def imported(kind: str, name: str, points: Mapping[str, EntryPoint]) -> Any:
+    """What the entry point of that name stands for; BackendError where it, or the framework it stands on, is missing."""
+    point = named(kind, name, points)
     try:
-        backend: Backend = points[name].load()
+        return point.load()
     except ImportError as error:
-        missing, giver = error.name or name, points[name].dist
+        missing, giver = error.name or name, point.dist
         hint = f": pip install 'reforg[{name}]'" if giver is not None and giver.name == "reforg" else ""
-        raise BackendError(f"backend {name!r} needs the package {missing!r}, which is not installed{hint}") from error
+        raise BackendError(f"{kind} {name!r} needs the package {missing!r}, which is not installed{hint}") from error
     except Exception as error:  # whatever a framework's start can raise
-        raise BackendError(f"backend {name!r} cannot be loaded: {_reason(error)}") from error
-    return backend
+        raise BackendError(f"{kind} {name!r} cannot be loaded: {_reason(error)}") from error
 
 
 def check(backend: Backend, dtype: str, device: Any) -> None:

@@ -11,8 +11,8 @@ from reforg.backend import check, installed, load
 from reforg.errors import BackendError
 
 PACKAGES = (
-    "numpy", "array-api-compat", "ml-dtypes", "pillow", "safetensors", "typer", "rich", "huggingface-hub", "pyarrow", "torch",
-    "jax", "cupy-cuda13x", "numba", "onnxruntime",
+    "numpy", "array-api-compat", "ml-dtypes", "threadpoolctl", "pillow", "safetensors", "typer", "rich", "huggingface-hub",
+    "pyarrow", "matplotlib", "torch", "jax", "cupy-cuda13x", "numba", "onnxruntime",
 )  # fmt: skip
 # What changes how fast or how exactly it computes, or where weights are looked for.
 VARIABLES = (

@@ -1,8 +1,9 @@
 """A model: a config, its weights on a backend, and the forward pass over them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import array_api_compat
 
@@ -12,6 +13,8 @@ from reforg import weights as weight_files
 from reforg.arrays import Array, namespace
 from reforg.backend import Backend, check, convert, load
 from reforg.config import Config, ShuntedConfig, VitConfig
+from reforg.costs import cost
+from reforg.dtypes import check_dtype
 from reforg.errors import BackendError, ConfigError, DtypeError, ImageError, ShapeError, WeightsError, nearest
 from reforg.host import exported, in_order
 from reforg.names import EMBEDDED, build_config, check_settings, resolve
@@ -22,8 +25,9 @@ from reforg.sources import is_hub_id
 if TYPE_CHECKING:
     from reforg.hub import Repository
 
+Result = TypeVar("Result")
+
 UNSHAPED = ("num_classes", "img_size", "norm_eps", "antialias", "global_pool")  # no tensor's name or width depends on these
-DTYPES = ("float64", "float32", "float16", "bfloat16")
 
 
 def create_model(
@@ -54,8 +58,7 @@ def create_model(
     settings = build_config(name, **config)
     if not isinstance(ops, str) or ops not in ("auto", "reference"):
         raise ConfigError(f"ops must be 'auto' or 'reference', got {ops!r}")
-    if not isinstance(dtype, str) or dtype not in DTYPES:
-        raise BackendError(f"there is no dtype {dtype!r}{nearest(str(dtype), DTYPES)} (known: {', '.join(DTYPES)})")
+    check_dtype(dtype)
     runner = load(backend)
     check(runner, dtype, device)
     if weights is None:
@@ -115,7 +118,9 @@ class Model:
         keep_rate: replaces the rate in the blocks that reorganize, one value or one a block. tokens: how many patches
         every block keeps, likewise. Raises ShapeError, DtypeError, ImageError, ConfigError.
         """
-        return self._forward(self._weights, self._checked(images, check_finite), self._ops, keep_rate, tokens)
+        return self._batched(
+            lambda part: self._forward(self._weights, part, self._ops, keep_rate, tokens), self._checked(images, check_finite)
+        )
 
     def apply(self, weights: Mapping[str, Array], images: Array, *, keep_rate: Any = None, tokens: Any = None) -> Array:
         """The pure function behind the call, for jit, autograd and tracers: shapes are checked, values never, nothing is converted.
@@ -143,22 +148,15 @@ class Model:
         pyramid=True, Shunted only: the normed tokens of all four stages, each as (B, C, H', W').
         """
         images = self._checked(images, check_finite)
-        if isinstance(self.config, ShuntedConfig):
-            self._refuse_schedule(keep_rate, tokens)
-            return shunted.features(self._weights, images, self.config, self._ops, pyramid=pyramid)
-        if pyramid:
+        if pyramid and isinstance(self.config, VitConfig):
             raise ConfigError(f"{self.name} has no pyramid: its tokens have one size throughout")
-        return vit.features(self._weights, images, self.config, self._ops, keep_rate=keep_rate, tokens=tokens)
+        return self._batched(lambda part: self._features(part, pyramid, keep_rate, tokens), images)
 
     def answer(
         self, images: Any, *, keep_rate: Any = None, tokens: Any = None, check_finite: bool | None = None
     ) -> tuple[Array, Array]:
         """(B, C, H, W) -> pooled features (B, C) and logits (B, num_classes), both of one forward pass."""
-        x = self.features(images, keep_rate=keep_rate, tokens=tokens, check_finite=check_finite)
-        net = Network(self._weights, self._ops, untraced)
-        if isinstance(self.config, ShuntedConfig):
-            return mean(x, axis=1), shunted.classify(net, x, self.config)
-        return mean_of(vit.pool(net, x, self.config)), vit.classify(net, x, self.config)
+        return self._batched(lambda part: self._answer(part, keep_rate, tokens), self._checked(images, check_finite))
 
     def predict(
         self, images: Any, top_k: int = 5, *, batch_size: int = 16, threads: int | None = None, **preprocessing: Any
@@ -253,6 +251,27 @@ class Model:
             return shunted.forward(weights, images, self.config, ops, trace)
         return vit.forward(weights, images, self.config, ops, trace, keep_rate, tokens)
 
+    def _answer(self, images: Array, keep_rate: Any, tokens: Any) -> tuple[Array, Array]:
+        x = self._features(images, False, keep_rate, tokens)
+        net = Network(self._weights, self._ops, untraced)
+        if isinstance(self.config, ShuntedConfig):
+            return mean(x, axis=1), shunted.classify(net, x, self.config)
+        return mean_of(vit.pool(net, x, self.config)), vit.classify(net, x, self.config)
+
+    def _features(self, images: Array, pyramid: bool, keep_rate: Any, tokens: Any) -> Any:
+        if isinstance(self.config, ShuntedConfig):
+            self._refuse_schedule(keep_rate, tokens)
+            return shunted.features(self._weights, images, self.config, self._ops, pyramid=pyramid)
+        return vit.features(self._weights, images, self.config, self._ops, keep_rate=keep_rate, tokens=tokens)
+
+    def _batched(self, forward: Callable[[Array], Result], images: Array) -> Result:
+        """`forward` of the images, in whatever parts the backend finds fastest."""
+        run = getattr(self.backend, "run", None)
+        if run is None:
+            return forward(images)
+        result: Result = run(forward, images, widest(self.config, tuple(images.shape[2:]), self.dtype))
+        return result
+
     def _refuse_schedule(self, keep_rate: Any, tokens: Any) -> None:
         if keep_rate is not None or tokens is not None:
             raise ConfigError(f"{self.name} keeps all its tokens: keep_rate and tokens are arguments of ViT, DeiT and EViT")
@@ -294,3 +313,9 @@ class Model:
             height, width, patch = *shape[2:], config.patch_size
             if height % patch or width % patch or not height or not width:
                 raise ShapeError(f"{self.name}: image {height}x{width} does not divide into {patch}x{patch} patches")
+
+
+@lru_cache(maxsize=64)
+def widest(config: Config, size: tuple[int, int], dtype: str) -> int:
+    """Bytes of the largest intermediate of one image."""
+    return cost(config, img_size=size, dtype=dtype).largest_bytes
