@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 WIDTH = 80  # columns that every table fits, so that no figure is cut
-WORDS = ("model", "tokens", "part")  # headings of columns that hold words
+WORDS = ("model", "tokens", "part", "program", "operation", "run by")  # headings of columns that hold words
 
 
 def show(table: Table) -> None:

@@ -1,0 +1,66 @@
+"""The peer that `reforg bench` holds reforg against: the same models in torch, eagerly, as torch's users write them.
+
+Written from the papers with torch.nn.functional, and independent of reforg's forward passes; of reforg it reads configs only.
+Everything is left at torch's defaults (on CUDA that means TF32 in cuDNN's convolutions). `reforg.bench.peers` says what a peer is.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from typing import Any
+
+import torch
+
+from reforg.config import Config, ShuntedConfig, VitConfig
+from reforg_torch.peer import shunted, vit
+
+name = "torch eager"
+Forward = Callable[[Any], Any]
+# What the forward passes heed. A config with any other field asks for something that they would silently leave out.
+KNOWN = {
+    VitConfig: {
+        *("family", "img_size", "patch_size", "in_chans", "num_classes", "embed_dim", "depth", "num_heads", "mlp_ratio"),
+        *("qkv_bias", "norm_eps", "init_values", "no_embed_class", "distilled", "global_pool", "parallel", "stem", "keep_rate"),
+        *("drop_loc", "fuse_token", "tokens", "antialias", "modules"),
+    },
+    ShuntedConfig: {
+        *("family", "img_size", "in_chans", "num_classes", "embed_dims", "depths", "num_heads", "mlp_ratios", "sr_ratios"),
+        *("num_conv", "qkv_bias", "norm_eps"),
+    },
+}  # fmt: skip
+
+
+def version() -> str:
+    """Torch's version."""
+    return f"torch {torch.__version__}"
+
+
+def build(config: Config, weights: Mapping[str, Any], dtype: str, device: Any, threads: int | None) -> Forward:
+    """A function from images (B, C, H, W), a NumPy array of float32, to logits (B, num_classes) as a NumPy array.
+
+    weights: float32 NumPy arrays under the official names; used where they lie if dtype and device allow. threads: for
+    torch.set_num_threads. Raises ValueError for a config, a dtype or a device that it does not know.
+    """
+    _check(config, dtype)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    place, kind = torch.get_default_device() if device is None else torch.device(device), getattr(torch, dtype)
+    tensors = {key: torch.from_numpy(value).to(device=place, dtype=kind).contiguous() for key, value in weights.items()}
+    family = shunted if isinstance(config, ShuntedConfig) else vit
+    forward = family.build(config, tensors)
+
+    @torch.inference_mode()  # type: ignore[untyped-decorator]
+    def run(images: Any) -> Any:
+        logits = forward(torch.from_numpy(images).to(device=place, dtype=kind)).cpu()
+        return (logits.float() if kind == torch.bfloat16 else logits).numpy()
+
+    answer: Forward = run
+    return answer
+
+
+def _check(config: Any, dtype: str) -> None:
+    known = KNOWN.get(type(config), set())
+    unknown = {entry.name for entry in fields(config)} - known if known else {type(config).__name__}
+    if unknown:
+        raise ValueError(f"no {', '.join(sorted(unknown))}; {name} knows the fields of VitConfig and ShuntedConfig")
+    if dtype not in ("float64", "float32", "float16", "bfloat16"):
+        raise ValueError(f"no dtype {dtype!r}; {name} has float64, float32, float16 and bfloat16")

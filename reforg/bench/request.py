@@ -1,0 +1,122 @@
+"""What a user asks to be measured: contestants, cases, and how long; every mistake is found before anything runs."""
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from reforg.backend import installed, named
+from reforg.bench import peers
+from reforg.config import Config
+from reforg.costs import cost
+from reforg.dtypes import check_dtype
+from reforg.errors import ConfigError, nearest
+from reforg.names import build_config
+
+MODELS = ("deit_small_patch16_224", "evit_small_patch16_224", "shunted_s")
+OPS = ("reference", "auto")
+PICTURES = (".png", ".svg")
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A program that takes part. kind: "backend" or "peer"; name: its entry point's; ops: which operations of a backend."""
+
+    kind: str
+    name: str
+    ops: str = ""
+
+
+@dataclass(frozen=True)
+class Case:
+    """What all contestants compute: `batch` images through a model whose config has `settings` in place of its own values."""
+
+    model: str
+    settings: Mapping[str, Any]
+    dtype: str
+    batch: int
+
+    @property
+    def config(self) -> Config:
+        """The model's config."""
+        return build_config(self.model, **self.settings)
+
+    @property
+    def title(self) -> str:
+        """What tells it from other cases."""
+        height, width = self.config.image_shape
+        return f"{self.model}, {height}x{width}, batch {self.batch}, {self.dtype}"
+
+
+@dataclass(frozen=True)
+class Request:
+    """The options of `reforg bench`. seconds: of a turn. against: names of peers; None for those that can be imported."""
+
+    models: Sequence[str] = MODELS
+    batches: Sequence[int] = (8,)
+    backends: Sequence[str] = ("numpy",)
+    ops: Sequence[str] = OPS
+    dtypes: Sequence[str] = ("float32",)
+    sizes: Sequence[int] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    device: str | None = None
+    against: Sequence[str] | None = None
+    rounds: int = 7
+    seconds: float = 1.0
+    threads: int | None = None
+    breakdown: bool = False
+
+    def check(self) -> None:
+        """ConfigError, ShapeError or BackendError for what cannot be measured, found out from the words alone."""
+        for backend in self.backends:
+            named("backend", backend, installed())
+        for peer in self.against or ():
+            named("peer", peer, peers.installed())
+        for choice in self.ops:
+            if choice not in OPS:
+                raise ConfigError(f"there are no ops {choice!r}{nearest(choice, OPS)} (known: {', '.join(OPS)})")
+        for dtype in self.dtypes:
+            check_dtype(dtype)
+        if not math.isfinite(self.seconds):
+            raise ConfigError(f"--seconds must be a number of seconds, got {self.seconds}")
+        if self.sizes and "img_size" in self.settings:
+            raise ConfigError("img_size is given twice, by --img-size and by --set")
+        for case in self.cases():
+            cost(case.config, batch=case.batch)
+
+    def cases(self) -> list[Case]:
+        """Every model at every size, in every dtype, with every batch."""
+        sizes: list[dict[str, Any]] = [{"img_size": size} for size in self.sizes] or [{}]
+        return [
+            Case(model, {**self.settings, **size}, dtype, batch)
+            for model in self.models
+            for size in sizes
+            for dtype in self.dtypes
+            for batch in self.batches
+        ]
+
+    def contestants(self) -> list[Contestant]:
+        """The backends with each of their operations, and the peers; those that nobody asked for may yet turn out to be missing."""
+        own = [Contestant("backend", name, ops) for name in self.backends for ops in self.ops]
+        return own + [Contestant("peer", name) for name in (sorted(peers.installed()) if self.against is None else self.against)]
+
+
+def check_file(path: Path, option: str, endings: Sequence[str], overwrite: bool) -> None:
+    """ConfigError where no such file can be written, or where one is already."""
+    what = f"{option} {str(path)!r}"
+    if path.suffix.lower() not in endings:
+        raise ConfigError(f"{what} must end in {' or '.join(endings)}")
+    try:
+        there, taken, exists = path.parent.is_dir(), path.is_dir(), path.exists()
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{what} cannot be written: {getattr(error, 'strerror', None) or error}") from error
+    if not there:
+        raise ConfigError(f"{what} cannot be written: there is no folder {str(path.parent)!r}")
+    if taken:
+        raise ConfigError(f"{what} is a folder")
+    if not os.access(path.parent, os.W_OK):
+        raise ConfigError(f"{what} cannot be written: nothing may be written in {str(path.parent)!r}")
+    if exists and not overwrite:
+        raise ConfigError(f"{what} is there already: --overwrite replaces it")
