@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 ORACLE = .venv-oracle
 
-.PHONY: demo test lint types docs libraries oracle wheel clean
+.PHONY: demo test lint types docs libraries oracle evidence wheel clean
 
 demo: $(VENV)/installed  ## classify real images with three trained models, draw what EViT kept
 	$(BIN)/reforg demo
@@ -44,6 +44,10 @@ oracle:  ## timm's and transformers' own modules against ours; several GB of pac
 	$(PYTHON) -m venv $(ORACLE)
 	$(ORACLE)/bin/python -m pip install --quiet "torch==2.14.1" "torchvision==0.29.1" "timm==1.0.31" transformers scikit-image --editable ".[test]"
 	$(ORACLE)/bin/python -m pytest -q -c pyproject.toml tests/oracle
+
+evidence: libraries oracle  ## run again all that docs/evidence.md reports; two to three hours
+	$(ORACLE)/bin/python docs/evidence.py oracle
+	$(BIN)/python docs/evidence.py costs tests libraries properties broken traps mutants bench
 
 wheel: $(VENV)/tested  ## build the wheel, install it into an empty environment elsewhere, run it there
 	$(BIN)/python tests/wheel.py

@@ -81,11 +81,10 @@ def stem(net: Network, images: Array, config: ShuntedConfig) -> tuple[Array, Gri
     path = "patch_embed1"
     x, position = images, 0
     for kernel_stride, padding in ((2, 3), *((1, 1),) * config.num_conv):
-        check_covered(net, f"{path}.conv.{position}", x, kernel_stride, padding)
         x = net.conv2d(f"{path}.conv.{position}", x, kernel_stride, padding)
         x = net.relu(f"{path}.conv.{position + 2}", net.batch_norm(f"{path}.conv.{position + 1}", x))
         position += 3
-    check_covered(net, f"{path}.conv.{position}", x, 2, 0)
+    check_covered(net, f"{path}.conv.{position}", x, 2)
     x = net.trace(f"{path}.conv", net.conv2d(f"{path}.conv.{position}", x, 2))
     return normed_tokens(net, path, x)
 
@@ -156,7 +155,7 @@ def reduce_keys(net: Network, path: str, maps: Array, number: int, ratio: int) -
     A convolution of size and stride r merges rxr tokens (rows and columns left over are dropped), then norm, then
     GELU. At r = 1 it is a 1x1 convolution with its norm and GELU all the same.
     """
-    check_covered(net, f"{path}.sr{number}", maps, ratio, 0)
+    check_covered(net, f"{path}.sr{number}", maps, ratio)
     merged = net.conv2d(f"{path}.sr{number}", maps, stride=ratio)
     x = net.layer_norm(f"{path}.norm{number}", to_tokens(merged), STEM_EPS)
     return net.gelu(f"{path}.act@{number - 1}", x), (merged.shape[2], merged.shape[3])
@@ -170,8 +169,8 @@ def detail_mlp(net: Network, path: str, x: Array, grid: Grid) -> Array:
     return net.trace(path, net.linear(f"{path}.fc2", net.gelu(f"{path}.act", y + detail)))
 
 
-def check_covered(net: Network, path: str, x: Array, stride: int, padding: int) -> None:
+def check_covered(net: Network, path: str, x: Array, stride: int) -> None:
     """Refuse images so small that the convolution `path` would have no output."""
-    *_, height, width = output_shape(x, net.weights[f"{path}.weight"], stride, padding)
+    *_, height, width = output_shape(x, net.weights[f"{path}.weight"], stride, 0)
     if height < 1 or width < 1:
         raise ShapeError(f"shunted: {path} gets {x.shape[2]}x{x.shape[3]} and would leave nothing; the image is too small")

@@ -11,7 +11,7 @@ import math
 import numpy as np
 import pytest
 
-from reforg import ops
+from reforg import arrays, ops
 from reforg.ops import Recorder, within
 
 ROUNDING = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11}
@@ -514,3 +514,29 @@ def test_a_recorder_without_patterns_keeps_everything_and_the_last_value_of_a_na
 
 def test_not_tracing_adds_no_call():
     assert within(ops.untraced, "blocks.0") is ops.untraced
+
+
+# the device of the inputs
+
+
+@pytest.mark.parametrize("device", ["CPU_DEVICE", "device1"])
+def test_everything_made_on_the_way_stands_beside_the_inputs(device):
+    strict = pytest.importorskip("array_api_strict")
+    place = strict.Device(device)
+    x = strict.ones((1, 2, 5, 6), dtype=strict.float32, device=place)
+    kernel = strict.ones((2, 1, 3, 3), dtype=strict.float32, device=place)
+    for made in (
+        ops.resize(x, (7, 3)), ops.conv2d(x, strict.ones((4, 2, 3, 3), dtype=strict.float32, device=place), padding=1),
+        ops.depthwise_conv2d(x, kernel), ops.gather(x, ops.rank(x[:, :, 0, 0])),
+    ):  # fmt: skip
+        assert made.device == place
+
+
+def test_constants_have_the_dtype_and_the_device_of_their_neighbour():
+    strict = pytest.importorskip("array_api_strict")
+    place = strict.Device("device1")
+    like = strict.ones((3,), dtype=strict.float32, device=place)
+    for made in (arrays.constant([0.5], like), arrays.zeros((2,), like)):
+        assert (made.dtype, made.device) == (strict.float32, place)
+    assert arrays.index_array([1, 0], like).device == place
+    assert arrays.arange(3, like, strict.int64).device == place

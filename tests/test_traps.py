@@ -207,6 +207,11 @@ class TestBlocks:
         wanted = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6) * gain + shift
         np.testing.assert_allclose(trace["blocks.0.norm1"], wanted, rtol=1e-12, atol=1e-13)
 
+    def test_timm_calls_its_blocks_as_one_module_and_upstream_one_by_one(self):
+        timm = tiny("vit_tiny_patch16_224").trace(images())
+        np.testing.assert_array_equal(timm["blocks"], timm["blocks.2"])
+        assert "blocks" not in tiny("evit_small_patch16_224", drop_loc=(1,)).trace(images())
+
 
 class TestShunted:
     CONFIG = ShuntedConfig(**SMALL_SHUNTED)
@@ -269,6 +274,17 @@ class TestShunted:
         model, trace = self.trace()
         pooled = trace["norm4"].mean(axis=1)
         np.testing.assert_allclose(trace["head"], pooled @ model.weights["head.weight"].T + model.weights["head.bias"], rtol=1e-12)
+
+    def test_without_a_head_the_logits_are_the_mean_over_tokens(self):
+        model, trace = self.trace()
+        headless = reforg.create_model(
+            "shunted_t", weights=model.weights, dtype="float64", **{**SMALL_SHUNTED, "num_classes": 0}
+        )  # fmt: skip
+        np.testing.assert_allclose(headless(synthetic.images((1, 3, 64, 64), 6)), trace["norm4"].mean(axis=1), rtol=1e-12)
+
+    def test_features_are_the_normed_tokens_of_the_last_stage(self):
+        model, trace = self.trace()
+        np.testing.assert_allclose(model.features(synthetic.images((1, 3, 64, 64), 6)), trace["norm4"], rtol=1e-12)
 
     def test_the_batch_norms_output_is_kept_from_before_the_relu_overwrites_it(self):
         _, trace = self.trace()

@@ -1,0 +1,95 @@
+"""Run `reforg bench` as docs/evidence.md shows it: print its figures as Markdown, draw docs/images/bench.svg.
+
+python docs/bench.py [REFORG BENCH'S OPTIONS]
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+PLOT = Path(__file__).parent / "images" / "bench.svg"
+OPTIONS = ["--batch", "8", "--against", "torch", "--breakdown"]
+
+
+def measured(options: list[str]) -> dict[str, Any]:
+    """The JSON of a contest; the plot is drawn on the way."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "bench.json"
+        command = [sys.executable, "-m", "reforg", "bench", *options, "--json", str(file), "--plot", str(PLOT), "--overwrite"]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        return found
+
+
+def row(*cells: Any) -> str:
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def between(spread: dict[str, float], digits: int) -> str:
+    """A median and its quartiles."""
+    return f"{spread['median']:.{digits}f} ({spread['low']:.{digits}f} to {spread['high']:.{digits}f})"
+
+
+def speeds(told: dict[str, Any]) -> list[str]:
+    """The table of all cases and contestants."""
+    lines = [
+        row(
+            "model",
+            "batch",
+            "program",
+            "images/s",
+            f"of {told['yardstick']}",
+            "GMAC/s",
+            "peak memory, MB",
+            "start to first logits, s",
+        ),
+        row(*["---"] * 8),
+    ]
+    for case in told["cases"]:
+        for result in case["results"]:
+            speed, ratio = between(result["images_per_second"], 1), between(result["ratio"], 2)
+            figures = (f"{result['gmacs_per_second']:.0f}", f"{result['peak_memory_mb']:.0f}", f"{result['start_seconds']:.2f}")
+            lines.append(row(case["model"], case["batch"], result["contestant"], speed, ratio, *figures))
+    return lines
+
+
+def parts(told: dict[str, Any]) -> list[str]:
+    """Where the reference's time goes, a column for each model."""
+    columns = [
+        (case["model"], result["breakdown"])
+        for case in told["cases"]
+        for result in case["results"]
+        if result["contestant"] == "numpy reference"
+    ]
+    names = dict.fromkeys(part["operation"] for _, found in columns for part in found["parts"])
+    lines = [row("ms of a batch in", *(model for model, _ in columns)), row(*["---"] * (len(columns) + 1))]
+    for name in names:
+        cells = [next((cell(part) for part in found["parts"] if part["operation"] == name), "") for _, found in columns]
+        lines.append(row(name, *cells))
+    lines.append(row("between operations", *(f"{found['between_ms']:.0f} ({found['between_share']:.0%})" for _, found in columns)))
+    lines.append(row("all", *(f"{found['wall_ms']:.0f}" for _, found in columns)))
+    lines.append(
+        row("multiplications alone", *(f"{found['floor_ms']:.0f}, at {found['peak_gflops']:.0f} GFLOP/s" for _, found in columns))
+    )
+    return lines
+
+
+def cell(part: dict[str, Any]) -> str:
+    rate = "" if part["gflops"] is None else f", {part['gflops']:.0f} GFLOP/s"
+    return f"{part['ms']:.0f} ({part['share']:.0%}{rate})"
+
+
+def main() -> None:
+    options = sys.argv[1:] or OPTIONS
+    told = measured(options)
+    versions = ", ".join(dict.fromkeys(entrant["version"] for entrant in told["contestants"]))
+    print(f"`reforg bench {' '.join(options)}` on {told['machine']}; {versions}; {told['blas']}; {told['rounds']} rounds.")
+    print(f"Median and quartiles.\n\n{chr(10).join(speeds(told))}\n\n![the same as bars](images/bench.svg)")
+    print(f"\nWhere the reference's time goes:\n\n{chr(10).join(parts(told))}")
+
+
+if __name__ == "__main__":
+    main()
