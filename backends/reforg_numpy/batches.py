@@ -19,6 +19,12 @@ from threadpoolctl import ThreadpoolController
 
 CACHED = 1 << 20  # bytes of the widest intermediate of a part: about a core's own cache
 SMALL = 1 << 18  # bytes of the widest intermediate of a batch that is done before threads have started
+KEPT = (1 << 25) - (1 << 16)  # bytes, a little below the most that glibc learns from
+
+# Until a program has freed a large block, glibc gives back to the system what arrays of a megabyte leave free, and asks for it
+# again at the next step, at a page fault for every 4 kB: half of the time of a forward pass. One block, taken and freed
+# untouched, teaches it to keep up to twice that size. (mallopt(3), "dynamic mmap threshold")
+np.empty(KEPT, np.uint8)
 
 
 def run(forward: Callable[[Any], Any], images: Any, bytes_per_image: int) -> Any:
