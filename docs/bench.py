@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 PLOT = Path(__file__).parent / "images" / "bench.svg"
+SMALL = 0.01  # share of the time of a batch
 OPTIONS = ["--batch", "8", "--against", "torch", "--breakdown"]
 
 
@@ -57,24 +58,27 @@ def speeds(told: dict[str, Any]) -> list[str]:
 
 
 def parts(told: dict[str, Any]) -> list[str]:
-    """Where the reference's time goes, a column for each model."""
+    """Where the reference's time goes, a column for each model; what takes less than a hundredth everywhere is one row."""
     columns = [
         (case["model"], result["breakdown"])
         for case in told["cases"]
         for result in case["results"]
         if result["contestant"] == "numpy reference"
     ]
-    names = dict.fromkeys(part["operation"] for _, found in columns for part in found["parts"])
-    lines = [row("ms of a batch in", *(model for model, _ in columns)), row(*["---"] * (len(columns) + 1))]
-    for name in names:
-        cells = [next((cell(part) for part in found["parts"] if part["operation"] == name), "") for _, found in columns]
-        lines.append(row(name, *cells))
-    lines.append(row("between operations", *(f"{found['between_ms']:.0f} ({found['between_share']:.0%})" for _, found in columns)))
-    lines.append(row("all", *(f"{found['wall_ms']:.0f}" for _, found in columns)))
+    found = {model: {part["operation"]: part for part in breakdown["parts"]} for model, breakdown in columns}
+    names = dict.fromkeys(name for parts in found.values() for name, part in parts.items() if part["share"] >= SMALL)
+    lines = [row("ms of a batch in", *found), row(*["---"] * (len(columns) + 1))]
+    lines += [row(name, *(cell(parts[name]) if name in parts else "" for parts in found.values())) for name in names]
+    rest = [
+        breakdown["wall_ms"] - sum(parts[name]["ms"] for name in names if name in parts)
+        for (_, breakdown), parts in zip(columns, found.values(), strict=True)
+    ]
     lines.append(
-        row("multiplications alone", *(f"{found['floor_ms']:.0f}, at {found['peak_gflops']:.0f} GFLOP/s" for _, found in columns))
+        row("all else", *(f"{ms:.0f} ({ms / breakdown['wall_ms']:.0%})" for ms, (_, breakdown) in zip(rest, columns, strict=True)))
     )
-    return lines
+    lines.append(row("a batch", *(f"{breakdown['wall_ms']:.0f}" for _, breakdown in columns)))
+    floors = (f"{breakdown['floor_ms']:.0f}, at {breakdown['peak_gflops']:.0f} GFLOP/s" for _, breakdown in columns)
+    return [*lines, row("floor: the multiplications alone, as fast as in one large product", *floors)]
 
 
 def cell(part: dict[str, Any]) -> str:

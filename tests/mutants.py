@@ -7,9 +7,10 @@
 
 mutants_operators.py makes every mutant of one change; this takes a sample, fixed by its seed, from each file in proportion
 (ten at least), and tries each in a copy of the project (mutants_run.py): the quick tests first, then the rest of the default
-tests, to the first red one. Six times a clean run's time counts as red. Left out are the tests that look at the source's text
-or at the time of its import: test_layering, "the code in the pages is the source's" of test_docs, and test_mutants. That no
-other test is such a one is tried first: all must be green while the files are written in another layout.
+tests, to the first red one. Six times a clean run's time counts as red. Left out are the tests of files, pictures and the command
+line (mutants_run.AROUND), so the score is a lower bound; and those that look at the source's text or at the time of its import:
+test_layering, "the code in the pages is the source's" of test_docs, and test_mutants. That no other test is such a one is tried
+first: all must be green while the files are written in another layout.
 
 Results are kept in --output, a line each, as long as their file stays as it was; what was tried is not tried again (begin a new
 file after a change of tests). mutants_reasons.py says which survivors are equivalent to the original (not counted) and which are

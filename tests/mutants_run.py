@@ -1,8 +1,8 @@
 """One mutant at a time in a copy of the project: which test goes red first, if any does.
 
 A copy is made once for each worker and repaired after each mutant. Two stages, each stopped at its first red test: the quick
-one (traps, operations, golden outputs but those of large models; numpy and array-api-strict), then all default tests. What
-a test leaves running, or writes without end, or takes in memory, ends with its stage.
+one (traps, operations, golden outputs but those of large models; numpy and array-api-strict), then the other default tests
+of models. What a test leaves running, or writes without end, or takes in memory, ends with its stage.
 """
 
 import ast
@@ -37,7 +37,10 @@ EARLY = (
     "properties/test_selection.py", "properties/", "test_properties.py", "test_contract.py", "test_backends.py", "test_costs.py",
     "test_golden.py", "test_ops.py", "test_traps.py",
 )  # fmt: skip
-LATE = ("test_hub.py", "test_images.py", "test_classify.py", "test_cli.py", "test_commands.py", "test_hostile.py")
+AROUND = {  # files, pictures, the command line: they cost most of the time, and a forward pass is what they are not about
+    "test_bench.py", "test_checkpoints.py", "test_classify.py", "test_cli.py", "test_commands.py", "test_fuzz.py",
+    "test_hostile.py", "test_hub.py", "test_images.py", "test_info.py", "test_labels.py", "test_published.py", "test_spellings.py",
+}  # fmt: skip
 OF_THE_SOURCE = (  # what looks at the text of the source, at imports and their time, and at mutants, not at what a model does
     "tests/test_layering.py",
     "tests/test_mutants.py",
@@ -75,16 +78,16 @@ def fingerprint(text: str) -> str:
 
 
 def rest(folder: Path) -> list[str]:
-    """The arguments of the second stage: likely killers first, then the other files, the slow ones last."""
+    """The arguments of the second stage: likely killers first, then the other files."""
     tests = folder / "tests"
     files = [path.relative_to(tests).as_posix() for path in (*tests.glob("test_*.py"), *tests.glob("properties/test_*.py"))]
-    wanted = [f"tests/{file}" for file in sorted(files, key=lambda file: (_turn(file), file))]
+    wanted = [f"tests/{file}" for file in sorted(set(files) - AROUND, key=lambda file: (_turn(file), file))]
     return [*(file for file in wanted if file not in OF_THE_SOURCE), *(f"--deselect={test}" for test in OF_THE_SOURCE)]
 
 
 def _turn(file: str) -> int:
     early = [turn for turn, start in enumerate(EARLY) if file.startswith(start)]
-    return early[0] if early else len(EARLY) + (1 + LATE.index(file) if file in LATE else 0)
+    return early[0] if early else len(EARLY)
 
 
 def copied(root: Path, folder: Path) -> Path:

@@ -8,7 +8,7 @@ import mutants
 import pytest
 from mutants_operators import Source, required_parameters
 from mutants_operators import mutants as mutants_of
-from mutants_run import Outcome, Stage, copied, fingerprint, measured, rest, tried
+from mutants_run import AROUND, Outcome, Stage, copied, fingerprint, measured, rest, tried
 
 TEXT = '''"""No 1 is "here"."""
 import math
@@ -206,12 +206,15 @@ def test_a_test_that_reads_the_source_is_found_out(project, monkeypatch):
     assert (project / "reforg" / "program.py").read_text() == PROGRAM + "# here\n"
 
 
-def test_the_second_stage_has_every_test_but_those_of_the_source():
+def test_the_second_stage_has_every_test_but_those_of_the_source_and_of_what_is_around_models():
     names = [name for name in rest(mutants.ROOT) if not name.startswith("--deselect=")]
     every = {path.relative_to(mutants.ROOT).as_posix() for path in (mutants.ROOT / "tests").rglob("test_*.py")}
-    assert {name for name in every if "/oracle/" not in name} - set(names) == {"tests/test_layering.py", "tests/test_mutants.py"}
+    around = {f"tests/{name}" for name in AROUND}
+    assert around < every
+    left_out = {"tests/test_layering.py", "tests/test_mutants.py"} | around
+    assert {name for name in every if "/oracle/" not in name} - set(names) == left_out
     assert len(names) == len(set(names))
-    assert names.index("tests/test_contract.py") < names.index("tests/test_docs.py") < names.index("tests/test_hostile.py")
+    assert names.index("tests/test_contract.py") < names.index("tests/test_docs.py")
 
 
 def test_results_are_kept_while_their_file_stays_as_it_was(tmp_path):

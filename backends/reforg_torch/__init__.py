@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from reforg.ops import REFERENCE, matmul
+from reforg.ops import REFERENCE, matmul, widen
 
 name = "torch"
 namespace = array_api_compat.torch
@@ -51,7 +51,8 @@ def to_numpy(array: torch.Tensor) -> Any:
 
 def attention(queries: Any, keys: Any, values: Any, scale: float, trace: Any = None) -> tuple[Any, Any]:  # noqa: ARG001
     """[B, H, N, D], [B, H, M, D] twice -> context [B, H, N, D], probabilities [B, H, N, M]."""
-    probabilities = torch.softmax(matmul(queries, keys.transpose(-2, -1), scale), dim=-1)  # float16 would overflow unscaled
+    scores = matmul(widen(queries), widen(keys).transpose(-2, -1), scale)  # which may pass float16's largest number
+    probabilities = torch.softmax(scores, dim=-1).to(queries.dtype)
     return matmul(probabilities, values), probabilities
 
 

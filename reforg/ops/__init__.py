@@ -1,5 +1,6 @@
 """The operations of the reference, and the record by which a backend replaces any of them."""
 
+from reforg.arrays import narrow, widen
 from reforg.ops.basic import attention, batch_norm, erf, gelu, layer_norm, linear, matmul, mean, mean_of, relu, softmax
 from reforg.ops.conv import conv2d, depthwise_conv2d, output_shape
 from reforg.ops.layout import merge_heads, split_heads, to_maps, to_tokens
@@ -11,6 +12,6 @@ from reforg.ops.tracing import Recorder, Trace, untraced, within
 
 __all__ = [
     "REFERENCE", "Network", "Ops", "Recorder", "Trace", "attention", "batch_norm", "conv2d", "depthwise_conv2d", "erf",
-    "gather", "gelu", "layer_norm", "linear", "matmul", "mean", "mean_of", "merge_heads", "output_shape", "piece", "pieces", "rank",
-    "relu", "resize", "softmax", "split_heads", "to_maps", "to_tokens", "untraced", "within",
+    "gather", "gelu", "layer_norm", "linear", "matmul", "mean", "mean_of", "merge_heads", "narrow", "output_shape", "piece",
+    "pieces", "rank", "relu", "resize", "softmax", "split_heads", "to_maps", "to_tokens", "untraced", "widen", "within",
 ]  # fmt: skip

@@ -138,8 +138,10 @@ def attention(
     """[B, H, N, D], [B, H, M, D], [B, H, M, D] -> context [B, H, N, D], probabilities [B, H, N, M].
 
     softmax(Q K^T * scale) V. Vaswani et al., "Attention Is All You Need", eq. 1. Traced: scores, probs, context.
+    In float16 and bfloat16 softmax reads the scores as they are before they are rounded: they may pass float16's 65504.
     """
-    xp = namespace(queries)
-    scores = trace("scores", matmul(queries, xp.matrix_transpose(keys), scale))
-    probabilities = trace("probs", softmax(scores))
+    scores = matmul(widen(queries), namespace(keys).matrix_transpose(widen(keys)), scale)
+    if trace is not untraced:
+        trace("scores", narrow(scores, queries))
+    probabilities = trace("probs", narrow(softmax(scores), queries))
     return trace("context", matmul(probabilities, values)), probabilities

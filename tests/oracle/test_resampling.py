@@ -132,3 +132,29 @@ def plainly_resampled(module: nn.Module, size: tuple[int, int]) -> torch.Tensor:
     maps = module.pos_embed[:, special:].mT.unflatten(2, module.patch_embed.grid_size)
     maps = interpolate(maps, (size[0] // patch, size[1] // patch), "bicubic", antialias=False)
     return torch.cat([module.pos_embed[:, :special], maps.flatten(2).mT], dim=1).detach()
+
+
+PUBLISHED_SIZES = {  # name, patch, the size that the weights have, another one
+    "dinov2 of 518 pixels at 224": ("vit_small_patch14_dinov2", 14, 518, (224, 224)),
+    "dinov2 of 518 pixels at 518 by 308": ("vit_small_patch14_dinov2", 14, 518, (518, 308)),
+    "deit3 of 384 pixels at 224": ("deit3_small_patch16_384.fb_in1k", 16, 384, (224, 224)),
+    "deit3 of 224 pixels at 384": ("deit3_small_patch16_224.fb_in1k", 16, 224, (384, 384)),
+    "vit of 224 pixels at 256 by 192": ("vit_tiny_patch16_224", 16, 224, (256, 192)),
+}
+
+
+@pytest.mark.parametrize("case", PUBLISHED_SIZES)
+def test_published_sizes_are_resampled_as_timm_does(case: str) -> None:
+    name, patch, side, size = PUBLISHED_SIZES[case]
+    settings = {"img_size": side, "patch_size": patch, "embed_dim": 16, "depth": 1, "num_heads": 2, "num_classes": 5}
+    module = randomised(timm.create_model(name, dynamic_img_size=True, **settings), seed=6)
+    images = random_images(6, 1, 3, *size)
+    model = reforg.create_model(name, weights=weights_of(module), dtype="float64", **settings)
+    assert not disagreement(model(images), record(module, images)["logits"], 10 * SINGLE)
+    table = resample_abs_pos_embed(
+        module.pos_embed.detach(),
+        new_size=[extent // patch for extent in size],
+        old_size=[side // patch] * 2,
+        num_prefix_tokens=0 if module.no_embed_class else 1,
+    )
+    assert not disagreement(model.trace(images, "pos_embed")["pos_embed"], table.numpy(), SINGLE)

@@ -1,9 +1,11 @@
 """ViT, DeiT, DeiT III and DINOv2 as timm's own modules have them: names, shapes, configs, and every value on the way."""
 
+import random
 from dataclasses import replace
 from functools import cache, partial
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -15,7 +17,7 @@ import reforg
 from reforg.names import build_config, timm_tags
 from reforg.parameters import num_params, shapes
 
-from .hooks import disagreement, disagreements, random_images, randomised, record, shapes_of, weights_of
+from .hooks import attention_of_timm, disagreement, disagreements, random_images, randomised, record, shapes_of, weights_of
 
 SHARED = sorted(set(reforg.list_models()) & set(timm.list_models()))
 SPELLINGS = [f"{name}.{tag}".rstrip(".") for name, tags in timm_tags().items() for tag in tags]
@@ -181,3 +183,68 @@ def test_features(name: str, changes: dict[str, Any]) -> None:
     with torch.no_grad():
         wanted = module.forward_features(images).numpy()
     assert not disagreement(ported(name, module, changes).features(images), wanted)
+
+
+every_seed = pytest.mark.parametrize("seed", range(20))
+
+
+def random_timm(seed: int) -> tuple[str, dict[str, Any]]:
+    """Any family, size and option that timm's own class takes; the fifth of them distilled, which take fewer."""
+    chance = random.Random(seed)
+    heads, patch = chance.randint(1, 5), chance.choice((4, 6, 8, 14))
+    settings: dict[str, Any] = {
+        "img_size": (patch * chance.randint(1, 6), patch * chance.randint(1, 6)),
+        "patch_size": patch,
+        "in_chans": chance.choice((1, 3, 4)),
+        "num_classes": chance.choice((0, 1, 3, 11)),
+        "embed_dim": heads * chance.choice((3, 4, 8, 12)),
+        "depth": chance.randint(1, 4),
+        "num_heads": heads,
+        "mlp_ratio": chance.choice((0.5, 1.7, 3.0, 4.0)),
+        "qkv_bias": chance.random() < 0.7,
+        "norm_eps": chance.choice((1e-6, 1e-5, 1e-12, 0.01)),
+    }
+    if seed % 5 == 0:
+        return DISTILLED, settings
+    name = chance.choice((VIT, DEIT, DEIT3, DINOV2))
+    settings["init_values"] = chance.choice((None, 1e-4, 1.0) if name in (VIT, DEIT) else (1e-4, 1.0))
+    settings["no_embed_class"] = chance.random() < 0.5
+    settings["global_pool"] = chance.choice(("token", "avg"))
+    return name, settings
+
+
+@every_seed
+def test_any_config(seed: int) -> None:
+    name, changes = random_timm(seed)
+    module = shrunken(name, changes)
+    images = images_for(module)
+    taps, model = record(module, images), ported(name, module, changes)
+    trace = model.trace(images)
+    assert disagreements(trace, taps) == {}
+    assert [path for path in trace if path in taps] == list(taps)
+    assert not disagreement(model(images), taps["logits"])
+
+
+@every_seed
+def test_what_has_no_module_is_inside_timms_attention(seed: int) -> None:
+    name, changes = random_timm(seed)
+    module = shrunken(name, changes)
+    images = images_for(module)
+    trace, steps = ported(name, module, changes).trace(images), attention_of_timm(module, images)
+    assert len(steps) == 1 + 4 * len(module.blocks)
+    assert disagreements(trace, steps) == {}
+
+
+def test_a_distilled_model_in_training_gives_both_heads_and_in_evaluation_their_mean() -> None:
+    module = shrunken(DISTILLED, {})
+    images, model = images_for(module), ported(DISTILLED, module, {})
+    trace = model.trace(images)
+    with torch.no_grad():
+        evaluated = module(images).numpy()
+        module.train()
+        module.set_distilled_training(True)
+        head, head_dist = (logits.numpy() for logits in module(images))
+    assert not disagreement(trace["head"], head)
+    assert not disagreement(trace["head_dist"], head_dist)
+    assert not disagreement(trace["logits"], evaluated)
+    assert not np.allclose(head, head_dist)

@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from transformers import DeiTConfig, Dinov2Config, Dinov2Model, ViTConfig, ViTForImageClassification
+from transformers import (
+    DeiTConfig,
+    DeiTForImageClassification,
+    Dinov2Config,
+    Dinov2ForImageClassification,
+    Dinov2Model,
+    ViTConfig,
+    ViTForImageClassification,
+    ViTModel,
+)
 from transformers import DeiTForImageClassificationWithTeacher as DistilledDeiT
 
 import reforg
@@ -129,3 +138,44 @@ def test_attention_probabilities(shape: tuple[int, int, int, int, int]) -> None:
     model = reforg.create_model("vit_small_patch14_dinov2", weights=renamed(weights_of(module)), dtype="float64", **ours)
     assert len(wanted) == shape[2]
     assert disagreements(model.trace(images), wanted, EAGER) == {}
+
+
+@every_shape
+def test_deit_without_a_teacher_reads_the_class_token_only(shape: tuple[int, int, int, int, int]) -> None:
+    """transformers' DeiT has the distillation token in any case; without a teacher only the first head reads."""
+    theirs, ours = settings_for(shape)
+    settings = DeiTConfig(**theirs, intermediate_size=2 * theirs["hidden_size"], num_labels=5)
+    module = randomised(DeiTForImageClassification(settings), seed=9)
+    images = random_images(9, 2, 3, shape[3], shape[3])
+    outputs, weights = run(module, images), renamed(weights_of(module))
+    weights |= {f"head_dist.{kind}": 0.0 * weights[f"head.{kind}"] for kind in ("weight", "bias")}
+    model = reforg.create_model(
+        "deit_tiny_distilled_patch16_224", weights=weights, dtype="float64", num_classes=5, mlp_ratio=2.0, **ours
+    )
+    assert disagreements(model.trace(images), taps_of(outputs) | {"head": outputs.logits.numpy()}) == {}
+
+
+@every_shape
+def test_a_pooler_is_a_layer_on_the_class_token(shape: tuple[int, int, int, int, int]) -> None:
+    theirs, ours = settings_for(shape)
+    module = randomised(ViTModel(ViTConfig(**theirs, intermediate_size=4 * theirs["hidden_size"]), add_pooling_layer=True), seed=10)
+    images = random_images(10, 2, 3, shape[3], shape[3])
+    outputs, weights = run(module, images), renamed(weights_of(module))
+    weight, bias = weights.pop("pooler.dense.weight"), weights.pop("pooler.dense.bias")
+    model = reforg.create_model("vit_tiny_patch16_224", weights=weights, dtype="float64", num_classes=0, **ours)
+    assert disagreements(model.trace(images), taps_of(outputs)) == {}
+    assert not disagreement(model.features(images), outputs.last_hidden_state.numpy())
+    assert not disagreement(np.tanh(model(images) @ weight.T + bias), outputs.pooler_output.numpy())
+
+
+@every_shape
+def test_a_classifier_on_dinov2_reads_the_class_token_beside_the_mean_of_the_patches(shape: tuple[int, int, int, int, int]) -> None:
+    theirs, ours = settings_for(shape)
+    module = randomised(Dinov2ForImageClassification(Dinov2Config(**theirs, num_labels=4)), seed=11)
+    images = random_images(11, 2, 3, shape[3], shape[3])
+    weights = renamed({name.removeprefix("dinov2."): value for name, value in weights_of(module).items()})
+    head = weights.pop("head.weight"), weights.pop("head.bias")
+    tokens = reforg.create_model("vit_small_patch14_dinov2", weights=weights, dtype="float64", **ours).features(images)
+    logits = np.concatenate([tokens[:, 0], tokens[:, 1:].mean(axis=1)], axis=1) @ head[0].T + head[1]
+    with torch.no_grad():
+        assert not disagreement(logits, module(images).logits.numpy())
