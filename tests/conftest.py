@@ -6,6 +6,7 @@ the marker `gpu`.
 """
 
 import importlib.util
+import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +17,10 @@ import pytest
 
 ALWAYS = ("numpy", "numpy-readonly", "strict")
 OPTIONAL = {"torch": "torch", "jax": "jax", "jax-jit": "jax", "cupy": "cupy"}
+GRADIENTS = ("torch", "jax-jit")  # libraries that differentiate; tests marked `gradient` run on these
 SEEN: Counter[str] = Counter()
+TRIED: Counter[str] = Counter()
+PROPERTIES: set[str] = set()
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,27 @@ def _frozen(value: Any) -> np.ndarray:
     return array
 
 
+def _to_torch(value: Any) -> Any:
+    """A tensor; bfloat16, which torch and NumPy do not exchange, by its bits."""
+    import ml_dtypes
+    import torch
+
+    array = np.array(value)
+    if array.dtype == ml_dtypes.bfloat16:
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
+
+
+def _from_torch(value: Any) -> np.ndarray:
+    import ml_dtypes
+    import torch
+
+    value = value.detach()
+    if value.dtype == torch.bfloat16:
+        return value.contiguous().view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+    return value.numpy()
+
+
 def _make(name: str) -> Library:
     if name == "numpy":
         return Library(name, np.asarray, np.asarray, _same)
@@ -68,9 +93,7 @@ def _make(name: str) -> Library:
 
         return Library(name, array_api_strict.asarray, np.from_dlpack, _same)
     if name == "torch":
-        import torch
-
-        return Library(name, lambda x: torch.from_numpy(np.array(x)), lambda x: x.detach().numpy(), _same)
+        return Library(name, _to_torch, _from_torch, _same)
     if name == "cupy":
         import cupy
 
@@ -87,6 +110,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="",
         help="array libraries to test, separated by commas; a missing one is an error (default: all installed)",
     )
+    parser.addoption(
+        "--examples",
+        type=int,
+        default=0,
+        metavar="N",
+        help="search for counterexamples: every property tries N times as many examples, new ones at each run",
+    )
 
 
 def installed() -> list[str]:
@@ -98,10 +128,19 @@ def chosen(config: pytest.Config) -> list[str]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "gradient: runs on the libraries that differentiate")
+    config.addinivalue_line("markers", "without(*libraries): does not run on these, for which it takes too long")
+    if config.getoption("--examples") and config.getoption("--hypothesis-seed") is None:
+        config.option.hypothesis_seed = str(random.randrange(2**32))
     wanted = chosen(config)
     missing = [name for name in wanted if name not in installed()]
     if missing:
         raise pytest.UsageError(f"--libraries asks for {', '.join(missing)}, which is not installed")
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    times = config.getoption("--examples")
+    return f"searching: --examples {times} --hypothesis-seed {config.getoption('--hypothesis-seed')}" if times else None
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -118,7 +157,7 @@ ABSENT = {("lib", "strict", "float16"), ("backend", "cupy", "bfloat16")}
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out dtypes that a library does not have; tests marked `gpu` say why they do not run where no device answers."""
-    impossible = [item for item in items if any(_asks_for(item, *absent) for absent in ABSENT)]
+    impossible = [item for item in items if any(_asks_for(item, *absent) for absent in ABSENT) or _left_out(item)]
     config.hook.pytest_deselected(items=impossible)
     items[:] = [item for item in items if item not in impossible]
     marked = [item for item in items if item.get_closest_marker("gpu")]
@@ -131,6 +170,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _asks_for(item: pytest.Item, role: str, name: str, dtype: str) -> bool:
     params = getattr(getattr(item, "callspec", None), "params", {})
     return params.get(role) == name and params.get("dtype") == dtype
+
+
+def _left_out(item: pytest.Item) -> bool:
+    """Whether the test's marks leave out its library: it wants gradients, or names the library as one that takes too long."""
+    library = getattr(getattr(item, "callspec", None), "params", {}).get("lib")
+    without = item.get_closest_marker("without")
+    lacking = item.get_closest_marker("gradient") is not None and library not in GRADIENTS
+    return lacking or (without is not None and library in without.args)
 
 
 def _no_gpu() -> str:
@@ -153,12 +200,20 @@ def lib(request: pytest.FixtureRequest) -> Library:
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     if report.when == "call" and report.passed:
-        SEEN.update(value for name, value in report.user_properties if name == "library")
+        told = dict(report.user_properties)
+        if "library" in told:
+            SEEN[told["library"]] += 1
+        if "examples" in told:
+            TRIED[told["library"]] += told["examples"]
+            PROPERTIES.add(report.nodeid.partition("[")[0])
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     counts = ", ".join(f"{name} {count}" for name, count in sorted(SEEN.items()) if count)
+    tried = ", ".join(f"{name} {count}" for name, count in sorted(TRIED.items()))
     absent = [name for name in OPTIONAL if name not in installed()]
     terminalreporter.write_line(f"tests passed by array library: {counts or 'none'}")
+    if tried:
+        terminalreporter.write_line(f"properties: {len(PROPERTIES)}; examples tried by array library: {tried}")
     if absent:
         terminalreporter.write_line(f"not installed, so not tested: {', '.join(absent)}")

@@ -416,9 +416,31 @@ def test_without_matplotlib_the_plot_is_one_sentence(capsys, monkeypatch, tmp_pa
 
 
 def test_a_device_that_is_not_there_is_one_sentence(capsys):
-    code, _, err = typed(capsys, "evit_fmnist", "--device", "abacus", "--against", "none", *QUICK)
+    code, _, err = typed(capsys, "evit_fmnist", "--backend", "numpy@abacus", "--against", "none", *QUICK)
     assert code == 2
     assert err == "reforg: backend 'numpy' cannot compute in float32 on device 'abacus': no device 'abacus'; numpy has only 'cpu'\n"
+
+
+def test_a_device_stands_behind_a_programs_name():
+    wanted = Request(backends=["numpy", "numpy@cpu"], ops=["auto"], against=["honest@elsewhere"]).contestants()
+    assert [(who.name, who.device) for who in wanted] == [("numpy", None), ("numpy", "cpu"), ("honest", "elsewhere")]
+
+
+@pytest.mark.parametrize("option", ["--backend", "--against"])
+def test_an_at_without_a_device_is_one_sentence(capsys, option):
+    name = "numpy@" if option == "--backend" else "torch@"
+    assert typed(capsys, "evit_fmnist", option, name)[::2] == (2, f"reforg: {name!r} names no device behind the @\n")
+
+
+def test_contestants_on_devices_are_told_apart(capsys, tmp_path):
+    code, out, _ = typed(
+        capsys, "evit_fmnist", "--backend", "numpy,numpy@cpu", "--ops", "auto", "--against", "none", "--json", tmp_path / "a.json",
+        *QUICK,
+    )  # fmt: skip
+    assert code == 0
+    assert "numpy auto on cpu" in out
+    told = json.loads((tmp_path / "a.json").read_text())
+    assert [who["device"] for who in told["contestants"]] == [None, "cpu"]
 
 
 # the contest

@@ -98,22 +98,31 @@ def gathered(request: Request, report: Report) -> tuple[list[Entrant], dict[str,
 
     Importing all of them once also brings their files into the system's cache, so that no start-up has to wait for the disk.
     """
-    programs: dict[tuple[str, str], dict[str, Any]] = {}
+    programs: dict[tuple[str, str, str | None], dict[str, Any]] = {}
     absent: dict[str, str] = {}
     contestants = request.contestants()
     for contestant in contestants:
-        key = contestant.kind, contestant.name
-        if key in programs:
+        if _key(contestant) in programs:
             continue
         report(f"looking for {contestant.kind} {contestant.name}")
         try:
-            programs[key] = _probed(request, contestant)
+            programs[_key(contestant)] = _probed(request, contestant)
         except BackendError as error:
             if contestant.kind == "backend" or request.against is not None:
                 raise
             absent[contestant.name] = str(error)
-    found = [(contestant, programs.get((contestant.kind, contestant.name))) for contestant in contestants]
-    return [Entrant(who, f"{told['name']} {who.ops}".rstrip(), told["version"]) for who, told in found if told], absent
+    found = [(contestant, programs.get(_key(contestant))) for contestant in contestants]
+    return [Entrant(who, _label(who, told["name"]), told["version"]) for who, told in found if told], absent
+
+
+def _key(contestant: Contestant) -> tuple[str, str, str | None]:
+    """What contestants have in common that need to be looked for but once."""
+    return contestant.kind, contestant.name, contestant.device
+
+
+def _label(contestant: Contestant, name: str) -> str:
+    """What the tables call it."""
+    return " ".join(filter(None, (name, contestant.ops, contestant.device and f"on {contestant.device}")))
 
 
 def _probed(request: Request, contestant: Contestant) -> dict[str, Any]:
@@ -125,8 +134,8 @@ def _probed(request: Request, contestant: Contestant) -> dict[str, Any]:
 
 def _who(request: Request, contestant: Contestant, label: str) -> dict[str, Any]:
     return {
-        "label": label, "kind": contestant.kind, "name": contestant.name, "ops": contestant.ops, "device": request.device,
-        "threads": request.threads,
+        "label": label, "kind": contestant.kind, "name": contestant.name, "ops": contestant.ops,
+        "device": contestant.device, "threads": request.threads,
     }  # fmt: skip
 
 

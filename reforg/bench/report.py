@@ -3,11 +3,11 @@
 {
   "schema": 1,
   "reforg", "python", "machine", "system", "blas", "backends", "packages", "environment": as `reforg env --json` tells them,
-  "device", "threads": as asked for, null where each program was left to its own choice,
+  "threads": as asked for, null where each program was left to its own choice,
   "load": average number of running processes in the minute before, null where the system does not tell,
   "rounds": number, "seconds": of a turn,
   "yardstick": the contestant that `ratio` compares with, "absent_peers": {name: why it did not take part},
-  "contestants": [{"label", "kind": "backend" or "peer", "name", "ops": of a backend, "version"}],
+  "contestants": [{"label", "kind": "backend" or "peer", "name", "ops": of a backend, "device": as asked for, "version"}],
   "cases": [{
     "model", "settings", "dtype", "batch", "image": [height, width], "params", "macs": multiply-accumulates of an image,
     "results": [{
@@ -70,7 +70,7 @@ def as_dict(outcome: Outcome) -> dict[str, Any]:
     """The schema above."""
     request = outcome.request
     return {
-        "schema": SCHEMA, **machine(), "device": request.device, "threads": request.threads, "load": outcome.load,
+        "schema": SCHEMA, **machine(), "threads": request.threads, "load": outcome.load,
         "rounds": request.rounds, "seconds": request.seconds, "yardstick": outcome.yardstick.label, "absent_peers": outcome.absent,
         "contestants": [
             {"label": entrant.label, **asdict(entrant.contestant), "version": entrant.version} for entrant in outcome.entrants

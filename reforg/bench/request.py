@@ -22,11 +22,15 @@ PICTURES = (".png", ".svg")
 
 @dataclass(frozen=True)
 class Contestant:
-    """A program that takes part. kind: "backend" or "peer"; name: its entry point's; ops: which operations of a backend."""
+    """A program that takes part. kind: "backend" or "peer"; name: its entry point's; ops: which operations of a backend.
+
+    device: as that program spells it; None for the one that it takes by itself.
+    """
 
     kind: str
     name: str
     ops: str = ""
+    device: str | None = None
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,10 @@ class Case:
 
 @dataclass(frozen=True)
 class Request:
-    """The options of `reforg bench`. seconds: of a turn. against: names of peers; None for those that can be imported."""
+    """The options of `reforg bench`. seconds: of a turn. against: peers; None for those that can be imported.
+
+    backends, against: NAME, or NAME@DEVICE.
+    """
 
     models: Sequence[str] = MODELS
     batches: Sequence[int] = (8,)
@@ -61,7 +68,6 @@ class Request:
     dtypes: Sequence[str] = ("float32",)
     sizes: Sequence[int] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
-    device: str | None = None
     against: Sequence[str] | None = None
     rounds: int = 7
     seconds: float = 1.0
@@ -71,9 +77,9 @@ class Request:
     def check(self) -> None:
         """ConfigError, ShapeError or BackendError for what cannot be measured, found out from the words alone."""
         for backend in self.backends:
-            named("backend", backend, installed())
+            named("backend", placed(backend)[0], installed())
         for peer in self.against or ():
-            named("peer", peer, peers.installed())
+            named("peer", placed(peer)[0], peers.installed())
         for choice in self.ops:
             if choice not in OPS:
                 raise ConfigError(f"there are no ops {choice!r}{nearest(choice, OPS)} (known: {', '.join(OPS)})")
@@ -99,8 +105,17 @@ class Request:
 
     def contestants(self) -> list[Contestant]:
         """The backends with each of their operations, and the peers; those that nobody asked for may yet turn out to be missing."""
-        own = [Contestant("backend", name, ops) for name in self.backends for ops in self.ops]
-        return own + [Contestant("peer", name) for name in (sorted(peers.installed()) if self.against is None else self.against)]
+        own = [Contestant("backend", name, ops, device) for name, device in map(placed, self.backends) for ops in self.ops]
+        others = sorted(peers.installed()) if self.against is None else self.against
+        return own + [Contestant("peer", name, "", device) for name, device in map(placed, others)]
+
+
+def placed(word: str) -> tuple[str, str | None]:
+    """The name of a program and, where it follows behind an @, the device that it is to run on."""
+    name, marked, device = word.partition("@")
+    if marked and not device:
+        raise ConfigError(f"{word!r} names no device behind the @")
+    return name, device or None
 
 
 def check_file(path: Path, option: str, endings: Sequence[str], overwrite: bool) -> None:

@@ -36,15 +36,16 @@ def bench(
     ] = None,
     batch: Annotated[str, typer.Option(metavar="N,...", help="Images a forward pass: 8, or 1,8.")] = "8",
     backend: Annotated[
-        str, typer.Option(metavar="NAME,...", help="numpy, cupy, torch, jax, or another installed one.", autocompletion=backends)
+        str,
+        typer.Option(metavar="NAME,...", help="numpy, cupy, torch, jax; on a device of it: torch@cuda.", autocompletion=backends),
     ] = "numpy",
     ops: Annotated[str, typer.Option(metavar="NAME,...", help="reference, auto, or both.")] = "reference,auto",
     dtype: Annotated[
         str, typer.Option(metavar="NAME,...", help="float64, float32, float16 or bfloat16.", autocompletion=dtypes)
     ] = "float32",
-    device: Annotated[str | None, typer.Option(metavar="NAME", help="The backend's own name of a device.")] = None,
     against: Annotated[
-        str | None, typer.Option(metavar="PEER,...", help="torch, another installed one, or none.", autocompletion=peers)
+        str | None,
+        typer.Option(metavar="PEER,...", help="torch, torch@cuda, another installed one, or none.", autocompletion=peers),
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, metavar="N", help="Turns of each program.")] = 7,
     seconds: Annotated[float, typer.Option(min=0, metavar="S", help="How long a turn takes; at least one forward pass.")] = 1.0,
@@ -65,7 +66,7 @@ def bench(
     """
     request = Request(
         models or MODELS, _numbers("--batch", batch), _words("--backend", backend), _words("--ops", ops), _words("--dtype", dtype),
-        () if img_size is None else _numbers("--img-size", img_size), parsed(settings or []), device, _peers(against), rounds,
+        () if img_size is None else _numbers("--img-size", img_size), parsed(settings or []), _peers(against), rounds,
         seconds, threads, breakdown,
     )  # fmt: skip
     _check_files(json_file, plot, overwrite)
