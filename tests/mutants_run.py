@@ -34,7 +34,7 @@ QUICK = [
     *(f"--deselect={test}" for test in SLOW),
 ]  # fmt: skip
 EARLY = (
-    "properties/test_selection.py", "properties/", "test_properties.py", "test_contract.py", "test_backends.py", "test_costs.py",
+    "properties/test_selection.py", "properties/", "test_contract.py", "test_backends.py", "test_costs.py",
     "test_golden.py", "test_ops.py", "test_traps.py",
 )  # fmt: skip
 AROUND = {  # files, pictures, the command line: they cost most of the time, and a forward pass is what they are not about

@@ -470,7 +470,7 @@ def check_schema(told):
     assert told["reforg"] == reforg.__version__
     assert [entry["label"] for entry in told["contestants"]] == ["numpy reference", "numpy auto", "honest", "slow"]
     assert told["contestants"][2] == {
-        "label": "honest", "kind": "peer", "name": "honest", "ops": "", "version": "honest 7.0, 1 threads"
+        "label": "honest", "kind": "peer", "name": "honest", "ops": "", "device": None, "version": "honest 7.0, 1 threads"
     }  # fmt: skip
     assert [case["batch"] for case in told["cases"]] == [1, 3]
     for case in told["cases"]:
