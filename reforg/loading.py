@@ -10,7 +10,7 @@ from reforg import checkpoints, containers
 from reforg.checkpoints import Checkpoint, Entry
 from reforg.contents import report
 from reforg.errors import WeightsError
-from reforg.files import replacing
+from reforg.files import check_place, replacing
 from reforg.host import exported, on_host
 from reforg.sources import is_hub_id, is_synthetic
 from reforg.spellings import official, spelled
@@ -121,23 +121,17 @@ def save_weights(
 
 
 def check_target(path: "Path") -> None:
-    """WeightsError for a name or a folder that weights cannot be written to."""
-    if path.suffix not in (".safetensors", ".npz"):
-        raise WeightsError(f"weights: {str(path)!r} must end in .safetensors or .npz")
-    try:
-        there = path.parent.is_dir()
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"weights: {str(path)!r} cannot be written: {getattr(error, 'strerror', None) or error}") from error
-    if not there:
-        raise WeightsError(f"weights: {str(path)!r} cannot be written: there is no folder {str(path.parent)!r}")
+    """WeightsError where weights cannot be written."""
+    check_place(path, "weights:", WeightsError, (".safetensors", ".npz"))
 
 
 def _write(path: "Path", arrays: Mapping[str, Any], metadata: dict[str, str]) -> None:
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
-    if path.suffix == ".npz":
-        np.savez(path, **arrays)
+    if path.suffix.lower() == ".npz":
+        with path.open("wb") as file:  # to a name that ends in .NPZ, savez would add another ending
+            np.savez(file, **arrays)
         return
     try:
         save_file(dict(arrays), path, metadata)

@@ -1,6 +1,5 @@
 """The demonstration's picture: each image, what EViT kept of it at each stage, and what the models say it is."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from reforg import embedded
 from reforg.errors import ImageError
-from reforg.files import replacing
+from reforg.files import check_place, replacing
 from reforg.tokens import TokenMap
 
 Pixels = npt.NDArray[np.uint8]
@@ -24,16 +23,7 @@ ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 
 def check_target(path: Path) -> None:
     """ImageError where a picture cannot be written there, before anything is computed."""
-    if path.suffix.lower() not in ENDINGS:
-        raise ImageError(f"picture: {str(path)!r} does not end in {', '.join(ENDINGS)}")
-    try:
-        there, taken = path.parent.is_dir(), path.is_dir()
-    except OSError as error:
-        raise ImageError(f"picture: {str(path)!r} cannot be written: {error.strerror}") from error
-    if not there:
-        raise ImageError(f"picture: there is no folder {str(path.parent)!r}")
-    if taken or not os.access(path.parent, os.W_OK):
-        raise ImageError(f"picture: {str(path)!r} cannot be written; another place does, --output elsewhere/demo.png")
+    check_place(path, "picture:", ImageError, ENDINGS)
 
 
 def draw(path: Path, pixels: Pixels, labels: Any, answers: Mapping[str, npt.NDArray[Any]], maps: Mapping[str, TokenMap]) -> None:

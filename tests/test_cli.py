@@ -198,7 +198,7 @@ MISTAKES = [
         ["demo", "--device", "cuda"],
         "reforg: backend 'numpy' cannot compute in float32 on device 'cuda': no device 'cuda'; numpy has only 'cpu'",
     ),
-    (["demo", "--output", "picture.txt"], "reforg: picture: 'picture.txt' does not end in .png, .jpg, .jpeg, .webp"),
+    (["demo", "--output", "picture.txt"], "reforg: picture: 'picture.txt' must end in .png, .jpg, .jpeg or .webp"),
     (["convert"], "reforg: Missing argument 'IN'."),
     (["convert", str(ARCHIVE)], "reforg: Missing argument 'OUT'."),
     (["convert", "nothing.pth", "a.safetensors"], "reforg: weights: there is no file 'nothing.pth'"),
@@ -227,7 +227,7 @@ MISTAKES = [
         "reforg: weights: 'synthetic:3' needs a model, and a seed of at most 19 digits: create_model(name, "
         "weights='synthetic:7')"
     ),
-    (["demo", "--output", "no/such/folder.png"], "reforg: picture: there is no folder 'no/such'"),
+    (["demo", "--output", "no/such.png"], "reforg: picture: 'no/such.png' cannot be written: there is no folder 'no'"),
 ]  # fmt: skip
 
 

@@ -1,10 +1,8 @@
 """What a user asks to be measured: contestants, cases, and how long; every mistake is found before anything runs."""
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from reforg.backend import installed, named
@@ -116,22 +114,3 @@ def placed(word: str) -> tuple[str, str | None]:
     if marked and not device:
         raise ConfigError(f"{word!r} names no device behind the @")
     return name, device or None
-
-
-def check_file(path: Path, option: str, endings: Sequence[str], overwrite: bool) -> None:
-    """ConfigError where no such file can be written, or where one is already."""
-    what = f"{option} {str(path)!r}"
-    if path.suffix.lower() not in endings:
-        raise ConfigError(f"{what} must end in {' or '.join(endings)}")
-    try:
-        there, taken, exists = path.parent.is_dir(), path.is_dir(), path.exists()
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{what} cannot be written: {getattr(error, 'strerror', None) or error}") from error
-    if not there:
-        raise ConfigError(f"{what} cannot be written: there is no folder {str(path.parent)!r}")
-    if taken:
-        raise ConfigError(f"{what} is a folder")
-    if not os.access(path.parent, os.W_OK):
-        raise ConfigError(f"{what} cannot be written: nothing may be written in {str(path.parent)!r}")
-    if exists and not overwrite:
-        raise ConfigError(f"{what} is there already: --overwrite replaces it")

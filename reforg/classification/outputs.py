@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 
 from reforg.classification.rows import encoded
 from reforg.errors import ConfigError
+from reforg.files import either
 
 GROUP = 512  # rows of a parquet file that are written at once
 
@@ -106,7 +107,7 @@ def format_of(output: Path) -> Format:
     """The format that a file's name asks for; ConfigError where there is none, or what it needs is not installed."""
     suffix = output.suffix.lower()
     if suffix not in FORMATS:
-        raise ConfigError(f"output {str(output)!r} must end in {' or '.join((', '.join(list(FORMATS)[:-1]), list(FORMATS)[-1]))}")
+        raise ConfigError(f"output {str(output)!r} must end in {either(list(FORMATS))}")
     if suffix == ".parquet":
         _need_pyarrow()
     return FORMATS[suffix]

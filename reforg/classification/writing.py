@@ -12,6 +12,7 @@ from reforg.classification.pipeline import Classifier
 from reforg.classification.request import difference
 from reforg.classification.rows import line
 from reforg.errors import ConfigError
+from reforg.files import check_place
 
 
 @dataclass
@@ -72,18 +73,11 @@ def _part_of(output: Path) -> Path:
     return output.with_name(f".{output.name}.unfinished.part")
 
 
-def check_place(output: Path) -> None:
+def check_output(output: Path) -> None:
     """ConfigError where there can be no such file."""
     format_of(output)
-    with refusing(output):
-        taken, there = output.is_dir() or _part_of(output).is_dir(), output.parent.is_dir()
-        other = output.is_symlink() or (output.exists() and not output.is_file())
-    if taken:
-        raise ConfigError(f"output {str(output)!r} is a folder")
-    if other:
-        raise ConfigError(f"output {str(output)!r} is a link, a pipe or a device: give the name of a file")
-    if not there:
-        raise ConfigError(f"output {str(output)!r} cannot be written: there is no folder {str(output.parent)!r}")
+    for name in (output, _part_of(output)):
+        check_place(name, "output", ConfigError)
 
 
 def check_state(output: Path, journal: Journal, resume: bool, overwrite: bool) -> None:

@@ -17,14 +17,14 @@ from reforg.bench import contest
 from reforg.bench.contest import Outcome, Result
 from reforg.bench.plot import draw, need_matplotlib
 from reforg.bench.report import Figures, as_dict, figures, slowing
-from reforg.bench.request import MODELS, PICTURES, Request, check_file
+from reforg.bench.request import MODELS, PICTURES, Request
 from reforg.cli.app import app
 from reforg.cli.complete import backends, dtypes, model_names, peers
 from reforg.cli.settings import parsed
 from reforg.cli.tables import is_terminal, show, table_of, tell
 from reforg.costs import cost
 from reforg.errors import ConfigError
-from reforg.files import replacing
+from reforg.files import check_place, replacing
 
 BUSY = 1.0  # load average from which on other programs disturb
 
@@ -104,9 +104,9 @@ def _peers(text: str | None) -> tuple[str, ...] | None:
 
 def _check_files(json_file: Path | None, plot: Path | None, overwrite: bool) -> None:
     if json_file is not None:
-        check_file(json_file, "--json", (".json",), overwrite)
+        check_place(json_file, "--json", ConfigError, (".json",), overwrite)
     if plot is not None:
-        check_file(plot, "--plot", PICTURES, overwrite)
+        check_place(plot, "--plot", ConfigError, PICTURES, overwrite)
         need_matplotlib()
 
 

@@ -21,7 +21,7 @@ from reforg.classification.outputs import Columns, failures
 from reforg.classification.pipeline import BATCH_SIZE, THREADS
 from reforg.classification.request import Request
 from reforg.classification.rows import line, speakable
-from reforg.classification.writing import Writing, check_place, check_state
+from reforg.classification.writing import Writing, check_output, check_state
 from reforg.cli.app import app
 from reforg.cli.complete import backends, dtypes, model_names
 from reforg.cli.settings import parsed
@@ -83,7 +83,7 @@ def classify(
 def _check(output: Path | None, features: bool, again: bool) -> None:
     """Refuse options that do not go together, and a place where nothing can be written, before anything is read."""
     if output is not None:
-        check_place(output)
+        check_output(output)
     elif again:
         raise ConfigError("--resume and --overwrite are about a file: give --output too")
     elif features and is_terminal(sys.stdout):
