@@ -13,11 +13,12 @@ class ReforgError(Exception):
 
     def __init__(self, message: str) -> None:
         cut = message if len(message) <= LONGEST else message[: LONGEST - 3] + "..."
-        super().__init__(cut if cut.isprintable() else "".join(map(_printable, cut)))
+        super().__init__(printable(cut))
 
 
-def _printable(letter: str) -> str:
-    return letter if letter.isprintable() else repr(letter)[1:-1]
+def printable(text: str) -> str:
+    """The text as one line of characters that a terminal and UTF-8 can show."""
+    return text if text.isprintable() else "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 class ConfigError(ReforgError):

@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+# Opening a pipe or a terminal neither waits for the other end nor takes it over; Windows has the first of these flags.
+OPENING = getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
+
+
 def check_place(path: "Path", what: str, error: type[ReforgError], endings: Sequence[str] = (), overwrite: bool = True) -> None:
     """`error` where no file can be written there, told before anything is computed; `what` begins its sentence.
 

@@ -17,9 +17,8 @@ from typing import Any
 from PIL import Image, UnidentifiedImageError
 
 from reforg.errors import ImageError
+from reforg.files import OPENING
 
-# Opening a pipe or a terminal neither waits for the other end nor takes it over; Windows has the first of these flags.
-OPENING = getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
 FORMATS = ("Jpeg", "Png", "WebP", "Tiff", "Gif", "Bmp", "Ppm", "Avif")  # as Pillow calls its plugins
 LARGEST_HEADER = 2**20
 BYTES_A_PIXEL = 8  # that a file may have at most for every pixel that is allowed: four channels of 16 bits

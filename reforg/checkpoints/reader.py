@@ -11,10 +11,9 @@ from typing import Any, NamedTuple
 from reforg.checkpoints import torch_files, zips
 from reforg.checkpoints.tree import check_tree
 from reforg.errors import WeightsError
+from reforg.files import OPENING
 
 Path = str | os.PathLike[str]
-# Opening a pipe or a terminal neither waits for the other end nor takes it over; Windows has the first of these flags.
-OPENING = getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
 
 # What a file that is no checkpoint seems to be.
 KNOWN = {

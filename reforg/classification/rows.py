@@ -22,8 +22,3 @@ def line(path: str, answer: Answer, features: bool) -> bytes:
 def encoded(text: str) -> bytes:
     r"""In UTF-8, bytes of a name that are none as "\udcff"."""
     return text.encode("utf-8", "backslashreplace")
-
-
-def speakable(text: str) -> str:
-    """As one line of characters that a terminal and UTF-8 can show."""
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)

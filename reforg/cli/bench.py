@@ -23,7 +23,7 @@ from reforg.cli.complete import backends, dtypes, model_names, peers
 from reforg.cli.settings import parsed
 from reforg.cli.tables import is_terminal, show, table_of, tell
 from reforg.costs import cost
-from reforg.errors import ConfigError
+from reforg.errors import ConfigError, printable
 from reforg.files import check_place, replacing
 
 BUSY = 1.0  # load average from which on other programs disturb
@@ -126,10 +126,10 @@ def _write(outcome: Outcome, json_file: Path | None, plot: Path | None) -> None:
     if json_file is not None:
         with replacing(json_file) as unfinished:
             unfinished.write_text(json.dumps(as_dict(outcome), indent=2) + "\n", encoding="utf-8")
-        typer.echo(f"{json_file}: all rounds")
+        typer.echo(f"{printable(str(json_file))}: all rounds")
     if plot is not None:
         draw(outcome, plot)
-        typer.echo(f"{plot}: plot")
+        typer.echo(f"{printable(str(plot))}: plot")
 
 
 def _print(outcome: Outcome) -> None:

@@ -20,13 +20,13 @@ from reforg.classification.journal import opened
 from reforg.classification.outputs import Columns, failures
 from reforg.classification.pipeline import BATCH_SIZE, THREADS
 from reforg.classification.request import Request
-from reforg.classification.rows import line, speakable
+from reforg.classification.rows import line
 from reforg.classification.writing import Writing, check_output, check_state
 from reforg.cli.app import app
 from reforg.cli.complete import backends, dtypes, model_names
 from reforg.cli.settings import parsed
 from reforg.cli.tables import is_terminal, show
-from reforg.errors import ConfigError
+from reforg.errors import ConfigError, printable
 
 
 @app.command(short_help="What a model says about images.")
@@ -96,7 +96,7 @@ def _write(request: Request, paths: Sequence[str], output: Path, resume: bool, o
         check_state(output, journal, resume, overwrite)
         if resume and journal.empty and output.exists() and not overwrite:
             failed = failures(output, paths)
-            typer.echo(f"{speakable(str(output))}: finished, {len(paths):,} images, nothing to resume")
+            typer.echo(f"{printable(str(output))}: finished, {len(paths):,} images, nothing to resume")
             return failed
         classifier = request.classifier()
         width = classifier.width()
@@ -106,7 +106,7 @@ def _write(request: Request, paths: Sequence[str], output: Path, resume: bool, o
             for done in writing.compute(classifier):
                 advance(done)
             writing.finish(Columns(classifier.answered, width if request.features else None))
-    typer.echo(f"{speakable(str(output))}: {len(paths):,} images")
+    typer.echo(f"{printable(str(output))}: {len(paths):,} images")
     return writing.failed
 
 
@@ -158,7 +158,7 @@ def _print_table(classifier: Classifier, paths: Sequence[str]) -> int:
     try:
         for batch in _answered(classifier, paths):
             for path, answer in batch:
-                table.add_row(*(Text(speakable(cell), "red" if answer.error else "") for cell in _cells(path, answer)))
+                table.add_row(*(Text(printable(cell), "red" if answer.error else "") for cell in _cells(path, answer)))
                 failed += answer.error is not None
     finally:
         show(table)

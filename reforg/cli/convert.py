@@ -8,6 +8,7 @@ import typer
 
 from reforg.cli.app import app
 from reforg.cli.tables import alternatives, tell
+from reforg.errors import printable
 
 
 @app.command(short_help="Weights of any format into one safetensors file.")
@@ -32,7 +33,7 @@ def convert(
     if as_json:
         typer.echo(json.dumps(done.as_dict() | {"output": str(output)}, indent=2))
         return
-    typer.echo(f"{output}: {done.tensors:,} tensors, {done.values:,} values, {done.bytes / 1e6:,.1f} MB")
+    typer.echo(f"{printable(str(output))}: {done.tensors:,} tensors, {done.values:,} values, {done.bytes / 1e6:,.1f} MB")
     tell("model", alternatives(done.models, done.settings))
     tell("read from", f"{done.kind}, {f'its {done.container!r}' if done.container else 'its tensors'}")
     tell("sha256", f"{done.sha256} (of {done.source})")

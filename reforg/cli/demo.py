@@ -12,6 +12,7 @@ from rich.table import Table
 from reforg import demo as demonstration
 from reforg.cli.app import app
 from reforg.cli.tables import show, steps, table_of
+from reforg.errors import printable
 
 
 @app.command(short_help="Classify 500 images with three models, draw what EViT kept.")
@@ -31,7 +32,9 @@ def demo(
         typer.echo(json.dumps(results.as_dict(), indent=2))
         return
     show(_demo_table(results))
-    typer.echo(f"{results.images} test images of Fashion-MNIST, {results.backend}, {results.dtype}. Picture: {output}")
+    typer.echo(
+        f"{results.images} test images of Fashion-MNIST, {results.backend}, {results.dtype}. Picture: {printable(str(output))}"
+    )
 
 
 def _demo_table(results: demonstration.Results) -> Table:
