@@ -18,10 +18,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from reforg.bench.report import SLOWING
+
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "evidence.md"
 LIBRARIES = "numpy,numpy-readonly,strict,torch,jax,jax-jit"
-SLOWED = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")  # which, where they are set, choose slower kernels; speeds are taken without
 
 
 def whole(answer: str) -> str:
@@ -32,13 +33,18 @@ def whole(answer: str) -> str:
 def last_lines(answer: str) -> str:
     """What pytest sums up with: counts by library, properties and examples, passed and skipped."""
     summing = re.compile(r"^(tests passed|properties:|oracle:|half precision:|not installed|\d+ passed)")
-    return "```\n" + "\n".join(line for line in answer.splitlines() if summing.match(line)) + "\n```"
+    lines = [line for line in answer.splitlines() if summing.match(line)]
+    if not any(" passed" in line for line in lines):
+        raise SystemExit(f"pytest sums up in other words than expected:\n{answer[-2000:]}")
+    return "\n".join(["```", *lines, "```"])
 
 
 def caught(answer: str) -> str:
     """How many rows of a table of mutations name a test that went red."""
     rows = [line for line in answer.splitlines() if line.startswith("| ")][1:]
-    green = [row for row in rows if "**" in row]
+    green = [row for row in rows if "**" in row or "not tried" in row]
+    if not rows:
+        raise SystemExit(f"no table came:\n{answer[-2000:]}")
     return f"{len(rows) - len(green)} of {len(rows)} went red."
 
 
@@ -71,7 +77,7 @@ PARTS = {
 def ran(name: str, python: str) -> str | None:
     """A part's text for the page; None where its command failed."""
     part = PARTS[name]
-    environment = {key: value for key, value in os.environ.items() if name != "bench" or key not in SLOWED}
+    environment = {key: value for key, value in os.environ.items() if name != "bench" or key not in SLOWING}
     started = time.monotonic()
     done = subprocess.run([python, *part.words], cwd=ROOT, env=environment, check=False, text=True, stdout=subprocess.PIPE)
     if done.returncode:

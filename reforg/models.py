@@ -309,13 +309,17 @@ class Model:
         if shape[1] != config.in_chans:
             hint = "; the channels come second" if shape[3] == config.in_chans else ""
             raise ShapeError(f"{self.name}: images have {shape[1]} channels instead of {config.in_chans} (shape {shape}){hint}")
+        height, width = shape[2:]
         if isinstance(config, VitConfig):
-            height, width, patch = *shape[2:], config.patch_size
+            patch = config.patch_size
             if height % patch or width % patch or not height or not width:
                 raise ShapeError(f"{self.name}: image {height}x{width} does not divide into {patch}x{patch} patches")
+        elif not height or not width:
+            raise ShapeError(f"{self.name}: an image of {height}x{width} has no pixels")
 
 
 @lru_cache(maxsize=64)
 def widest(config: Config, size: tuple[int, int], dtype: str) -> int:
-    """Bytes of the largest intermediate of one image."""
-    return cost(config, img_size=size, dtype=dtype).largest_bytes
+    """Bytes of the largest intermediate of one image that may arise, whatever the call keeps; narrow dtypes are widened."""
+    whole = replace(config, keep_rate=1.0, tokens=None) if isinstance(config, VitConfig) else config
+    return cost(whole, img_size=size, dtype="float64" if dtype == "float64" else "float32").largest_bytes

@@ -69,4 +69,35 @@ REASONS: dict[tuple[str, str, str, str], tuple[str, str]] = {
         "equivalent",
         "a widened array is subtracted, which widens the bias by itself; the values are the same",
     ),
+    (
+        "reforg/tokens.py",
+        "call",
+        "return held & ~np.take_along_axis(self.fused, np.maximum(self.owner, 0), axis=1)",
+        "return held & ~np.take_along_axis(self.fused, self.owner, axis=1)",
+    ): ("equivalent", "-1 is the last token to NumPy, and what it says of a patch that nobody holds is masked"),
+    (
+        "reforg/ops/basic.py",
+        "number",
+        "x = xp.clip(x, -4.2, 4.2)  # erf(4.2) rounds to 1",
+        "x = xp.clip(x, -4.2, 4.242)  # erf(4.2) rounds to 1",
+    ): ("equivalent", "between 4.2 and 4.242 the approximation rounds to 1 as well"),
+    (
+        "reforg/ops/basic.py",
+        "call",
+        "rows = xp.reshape(widen(x), (math.prod(x.shape[:-1]), x.shape[-1]))",
+        "rows = xp.reshape(x, (math.prod(x.shape[:-1]), x.shape[-1]))",
+    ): ("accepted", "times a widened array NumPy widens by itself, to the same values; torch refuses, in `make libraries`"),
+    ("reforg/ops/basic.py", "call", "product = widen(a) @ widen(b)", "product = widen(a) @ b"): (
+        "accepted",
+        "times a widened array NumPy widens by itself, to the same values; torch refuses, in `make libraries`",
+    ),
+    (
+        "reforg/ops/basic.py",
+        "number",
+        "return narrow(product if scale == 1.0 else product * scale, a)",
+        "return narrow(product if scale == 1.01 else product * scale, a)",
+    ): (
+        "accepted",
+        "1 is then multiplied like any other scale; a scale of exactly 1.01 would be left out, which no head width gives",
+    ),
 }

@@ -1,9 +1,13 @@
 """How the NumPy backend goes through a batch: in parts, on threads, with BLAS held to one thread and let go afterwards."""
 
 import itertools
+import os
+import signal
 import threading
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -18,6 +22,11 @@ from reforg_numpy import batches
 WIDE = batches.CACHED  # bytes an image, so that every image is a part of its own
 SMALL = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 3, "num_heads": 2, "num_classes": 5, "drop_loc": (0, 2)}
 STAGES = {"embed_dims": (8, 16, 24, 32), "depths": (1,) * 4, "num_heads": (2, 2, 4, 4), "mlp_ratios": (2,) * 4, "num_classes": 5}
+
+
+class Pair(NamedTuple):
+    first: np.ndarray
+    second: np.ndarray
 
 
 def blas_threads():
@@ -70,6 +79,7 @@ def test_tuples_and_lists_of_results_are_joined_one_by_one(two):
     np.testing.assert_array_equal(twice, numbers(5) * 2)
     np.testing.assert_array_equal(thrice, numbers(5) * 3)
     assert isinstance(batches.run(lambda part: [part], numbers(5), WIDE), list)
+    assert batches.run(lambda part: Pair(part, -part), numbers(5), WIDE).second[4, 0] == -4
 
 
 # threads
@@ -132,6 +142,50 @@ def test_a_limit_that_another_thread_of_the_callers_has_set_stays(two):
         assert set(blas_threads()) == {2}
 
 
+def test_an_interruption_while_blas_is_being_held_leaves_it_as_it_was(two, monkeypatch):
+    before = blas_threads()
+    with monkeypatch.context() as broken:
+        broken.setattr(batches.Thread, "start", lambda self: (_ for _ in ()).throw(RuntimeError("can't start new thread")))
+        with pytest.raises(RuntimeError, match="new thread"):
+            batches.run(lambda part: part, numbers(4), WIDE)
+    with monkeypatch.context() as broken:
+        broken.setattr(batches.Event, "wait", interrupted_once())
+        with pytest.raises(KeyboardInterrupt):
+            batches.run(lambda part: part, numbers(4), WIDE)
+    assert (blas_threads(), batches.ONE_BLAS_THREAD.before) == (before, [])
+    assert set(batches.run(lambda part: np.array([[max(blas_threads())]]), numbers(4), WIDE).ravel()) == {1}
+    assert blas_threads() == before
+
+
+def interrupted_once():
+    """Event.wait, of which the main thread's first call is interrupted."""
+    wait, calls = batches.Event.wait, itertools.count()
+
+    def waited(self, timeout=None):
+        if threading.current_thread() is threading.main_thread() and self is batches.ONE_BLAS_THREAD.awaited and not next(calls):
+            raise KeyboardInterrupt
+        return wait(self, timeout)
+
+    return waited
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_child_forked_in_the_middle_of_a_batch_has_its_blas_back(two):
+    before = blas_threads()
+
+    def fork(part):
+        child = os.fork()
+        if not child:
+            signal.alarm(20)
+            right = blas_threads() == before and len(batches.run(lambda part: part, numbers(4), WIDE)) == 4
+            os._exit(0 if right and blas_threads() == before else 1)
+        return np.array([[os.waitpid(child, 0)[1]]])
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of forks beside threads
+        assert set(batches.run(fork, numbers(2), WIDE).ravel()) == {0}
+
+
 def test_no_more_threads_than_the_caller_lets_blas_have():
     with threadpoolctl.threadpool_limits(1, user_api="blas"):
         assert batches.threads() == 1
@@ -191,3 +245,18 @@ def test_an_image_that_is_too_small_is_one_sentence_on_threads_too(in_parts):
     model = reforg.create_model("shunted_t", weights="synthetic:3", **STAGES)
     with pytest.raises(ShapeError, match="the image is too small"):
         model(np.zeros((4, 3, 20, 20), np.float32))
+
+
+def test_what_the_config_keeps_does_not_bind_a_call_that_keeps_less():
+    model = reforg.create_model("vit_tiny_patch16_224", "synthetic", **{**SMALL, "depth": 2, "drop_loc": (0,)}, tokens=12)
+    assert model(np.zeros((4, 3, 16, 16), np.float32), tokens=2).shape == (4, 5)
+
+
+@pytest.mark.parametrize(("name", "settings"), [("evit_tiny_patch16_224", SMALL), ("shunted_t", STAGES)])
+@pytest.mark.parametrize("side", [(0, 64), (64, 0)])
+def test_an_image_without_pixels_is_one_sentence(name, settings, side):
+    model = reforg.create_model(name, weights="synthetic:3", **settings)
+    images = np.zeros((2, 3, *side), np.float32)
+    for call in (model, model.trace, lambda x: model.apply(model.weights, x)):
+        with pytest.raises(ShapeError, match=f"image (of )?{side[0]}x{side[1]} (has no pixels|does not divide)"):
+            call(images)

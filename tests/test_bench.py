@@ -356,7 +356,7 @@ MISTAKES = [
     (["deit_smal_patch16_224"], "reforg: there is no model 'deit_smal_patch16_224'; did you mean deit_small_patch16_224?"),
     (["evit_fmnist", "--batch", "0"], "reforg: --batch wants whole numbers of at least 1, separated by commas, got '0'"),
     (["evit_fmnist", "--batch", "x"], "reforg: --batch wants whole numbers of at least 1, separated by commas, got 'x'"),
-    (["evit_fmnist", "--batch", "1,"], "reforg: --batch wants names separated by commas, got '1,'"),
+    (["evit_fmnist", "--batch", "1,"], "reforg: --batch wants whole numbers of at least 1, separated by commas, got '1,'"),
     (["evit_fmnist", "--batch", "-1"], "reforg: --batch wants whole numbers of at least 1, separated by commas, got '-1'"),
     (["evit_fmnist", "--batch", "9" * 5000], "reforg: --batch wants whole numbers of at least 1, separated by commas, got '9999…"),
     (["evit_fmnist", "--batch", "99999999999"], "reforg: batch must be at most 16,777,216, got 99999999999"),
@@ -428,8 +428,36 @@ def test_a_device_stands_behind_a_programs_name():
 
 @pytest.mark.parametrize("option", ["--backend", "--against"])
 def test_an_at_without_a_device_is_one_sentence(capsys, option):
-    name = "numpy@" if option == "--backend" else "torch@"
-    assert typed(capsys, "evit_fmnist", option, name)[::2] == (2, f"reforg: {name!r} names no device behind the @\n")
+    name = "numpy@" if option == "--backend" else "@cpu"
+    assert typed(capsys, "evit_fmnist", option, name)[::2] == (
+        2,
+        f"reforg: {name!r} wants a name before the @ and a device behind it\n",
+    )
+
+
+def test_results_are_kept_where_nobody_reads_the_tables(tmp_path):
+    command = [sys.executable, "-m", "reforg", "bench", "evit_fmnist", *QUICK, "--against", "none", "--json", "a.json"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, check=False, text=True)
+    assert (done.returncode, done.stderr) == (2, "reforg: cannot write: No space left on device\n")
+    assert json.loads((tmp_path / "a.json").read_text())["schema"] == 1
+
+
+def test_a_contest_that_is_terminated_leaves_no_worker(tmp_path):
+    words = ["-m", "reforg", "bench", "evit_fmnist", "--against", "none", "--ops", "auto", "--rounds", "9", "--seconds", "60"]
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    with subprocess.Popen([sys.executable, *words], env=environment, stdout=subprocess.DEVNULL) as running:
+        until(lambda: list(tmp_path.glob("reforg-bench-*/logits.npy")))
+        running.terminate()
+        assert running.wait(timeout=20) == 128 + signal.SIGTERM
+    assert not list(tmp_path.iterdir())
+
+
+def until(ready, seconds=60.0):
+    end = time.monotonic() + seconds
+    while not ready():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def test_contestants_on_devices_are_told_apart(capsys, tmp_path):

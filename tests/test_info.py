@@ -209,3 +209,12 @@ class TestSettings:
     def test_a_key_counts_once(self):
         with pytest.raises(ConfigError, match="--set depth is given twice"):
             parsed(["depth=3", "depth=4"])
+
+
+def test_a_model_made_for_another_size_has_that_sizes_parameters(capsys):
+    assert cli.run(["info", "deit_tiny_patch16_224", "--set", "img_size=384", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    made = reforg.create_model("deit_tiny_patch16_224", weights="synthetic", img_size=384)
+    assert told["params"] == made.num_params
+    assert told["weight_bytes"] == reforg.cost(made).weight_bytes
+    assert "pos_embed" not in told["by_layer"]

@@ -30,7 +30,8 @@ np.empty(KEPT, np.uint8)
 def run(forward: Callable[[Any], Any], images: Any, bytes_per_image: int) -> Any:
     """[B, ...] -> what `forward` makes of them, an array or a tuple or list of arrays [B, ...], computed part by part.
 
-    bytes_per_image: the size of the widest intermediate. BLAS has one thread meanwhile, and as many as before afterwards.
+    bytes_per_image: the size of the widest intermediate. BLAS has one thread meanwhile, and as many as before afterwards; who
+    sets a limit of their own meanwhile, and lifts it later, gets back what was set when they did.
     """
     batch = images.shape[0]
     if batch * bytes_per_image < SMALL:
@@ -65,9 +66,12 @@ class Held:
     """
 
     def __init__(self) -> None:
+        self._begin()
+
+    def _begin(self) -> None:
         self._lock = Lock()
         self._calls = 0
-        self._over = Event()
+        self.awaited, self._over = Event(), Event()
         self._keeper = Thread()
         self.before: list[int] = []
 
@@ -75,25 +79,41 @@ class Held:
     def held(self) -> Iterator[bool]:
         """The first to enter holds BLAS, the last to leave lets it go; whether BLAS has one thread now."""
         with self._lock:
-            self._calls += 1
-            if self._calls == 1:
+            if self._calls == 0:
                 self._hold()
+            self._calls += 1
         try:
             yield all(library["num_threads"] == 1 for library in controller().info())
         finally:
             with self._lock:
                 self._calls -= 1
                 if self._calls == 0:
-                    self._over.set()
-                    self._keeper.join()
-                    self.before = []
+                    self._let_go()
 
     def _hold(self) -> None:
+        """All of it or nothing: an interruption on the way leaves BLAS as it was."""
         self.before = [library["num_threads"] for library in controller().info()]
-        held, self._over = Event(), Event()
-        self._keeper = Thread(target=_keep, args=(held, self._over), name="reforg-blas", daemon=True)
-        self._keeper.start()
-        held.wait()
+        self.awaited, self._over = Event(), Event()
+        self._keeper = Thread(target=_keep, args=(self.awaited, self._over), name="reforg-blas", daemon=True)
+        try:
+            self._keeper.start()
+            self.awaited.wait()
+        except BaseException:
+            self._let_go()
+            raise
+
+    def _let_go(self) -> None:
+        self.before = []
+        self._over.set()
+        if self._keeper.ident is not None:
+            self._keeper.join()
+
+    def forked(self) -> None:
+        """In the child of a fork there are no keeper and no calls, only the limit that they had set: BLAS is let go."""
+        before = self.before
+        self._begin()  # a lock that another thread held at the fork would never be released
+        for library, count in zip(controller().lib_controllers, before, strict=True) if before else ():
+            library.set_num_threads(count)
 
 
 def _keep(held: Event, over: Event) -> None:
@@ -103,13 +123,15 @@ def _keep(held: Event, over: Event) -> None:
 
 
 ONE_BLAS_THREAD = Held()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=ONE_BLAS_THREAD.forked)
 
 
 def on_threads(forward: Callable[[Any], Any], parts: Sequence[Any], workers: int) -> list[Any]:
     """The results in the order of the parts; the first error stops those that have not begun. Each runs in the caller's context."""
     with ThreadPoolExecutor(workers, thread_name_prefix="reforg", initializer=_alone) as pool:
-        running = [pool.submit(copy_context().run, forward, part) for part in parts]
         try:
+            running = [pool.submit(copy_context().run, forward, part) for part in parts]
             return [future.result() for future in running]
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -125,5 +147,6 @@ def joined(results: Sequence[Any]) -> Any:
     """The results of the parts, one after the other, as the whole batch has them."""
     first = results[0]
     if isinstance(first, tuple | list):
-        return type(first)(np.concatenate(pieces) for pieces in zip(*results, strict=True))
+        make = getattr(type(first), "_make", type(first))  # a named tuple's own way
+        return make(np.concatenate(pieces) for pieces in zip(*results, strict=True))
     return np.concatenate(results)

@@ -204,7 +204,7 @@ def compare(case: Case, first: str, wanted: Logits, label: str, got: Logits) -> 
     if got.shape != wanted.shape:
         shapes_ = f"{label} gives logits of shape {got.shape}, {first} of {wanted.shape}"
         raise DisagreementError(f"{case.title}: {shapes_}, so nothing was measured")
-    difference = float(np.abs(got - wanted).max() / np.abs(wanted).max())
+    difference = float(np.abs(got - wanted).max() / (np.abs(wanted).max() or 1.0))
     if difference > LIMITS[case.dtype]:
         raise DisagreementError(
             f"{case.title}: {label} and {first} compute different things: their logits differ by {difference:.2g} of the largest, "

@@ -111,6 +111,6 @@ class Request:
 def placed(word: str) -> tuple[str, str | None]:
     """The name of a program and, where it follows behind an @, the device that it is to run on."""
     name, marked, device = word.partition("@")
-    if marked and not device:
-        raise ConfigError(f"{word!r} names no device behind the @")
+    if not name or (marked and not device):
+        raise ConfigError(f"{word!r} wants a name before the @ and a device behind it")
     return name, device or None

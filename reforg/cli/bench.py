@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -49,7 +50,9 @@ def bench(
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, metavar="N", help="Turns of each program.")] = 7,
     seconds: Annotated[float, typer.Option(min=0, metavar="S", help="How long a turn takes; at least one forward pass.")] = 1.0,
-    threads: Annotated[int | None, typer.Option(min=1, metavar="N", help="Threads of each program; otherwise its choice.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, max=4096, metavar="N", help="Threads of each program; otherwise its choice.")
+    ] = None,
     img_size: Annotated[str | None, typer.Option(metavar="N,...", help="Sides of the images, in pixels.")] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the models: keep_rate=0.5. Repeatable.")
@@ -65,20 +68,23 @@ def bench(
     figure is the median of the rounds, with the quartiles beside it. Where their logits differ, the exit code is 1.
     """
     request = Request(
-        models or MODELS, _numbers("--batch", batch), _words("--backend", backend), _words("--ops", ops), _words("--dtype", dtype),
-        () if img_size is None else _numbers("--img-size", img_size), parsed(settings or []), _peers(against), rounds,
-        seconds, threads, breakdown,
+        tuple(dict.fromkeys(models or MODELS)), _numbers("--batch", batch), _words("--backend", backend), _words("--ops", ops),
+        _words("--dtype", dtype), () if img_size is None else _numbers("--img-size", img_size), parsed(settings or []),
+        _peers(against), rounds, seconds, threads, breakdown,
     )  # fmt: skip
     _check_files(json_file, plot, overwrite)
     request.check()
     try:
-        with _progress() as report:
+        with _terminable(), _progress() as report:
             outcome = contest.run(request, report)
     except contest.DisagreementError as error:
         typer.echo(f"reforg: {error}", err=True)
         raise typer.Exit(1) from error
+    _write(outcome, json_file, plot)  # first: whoever reads the tables may go away
     _print(outcome)
-    _write(outcome, json_file, plot)
+    for file, what in ((json_file, "all rounds"), (plot, "plot")):
+        if file is not None:
+            typer.echo(f"{printable(str(file))}: {what}")
 
 
 def _words(option: str, text: str) -> tuple[str, ...]:
@@ -91,7 +97,7 @@ def _words(option: str, text: str) -> tuple[str, ...]:
 
 def _numbers(option: str, text: str) -> tuple[int, ...]:
     """The different whole numbers between commas, each at least 1."""
-    words = _words(option, text)
+    words = [word.strip() for word in text.split(",")]
     if not all(re.fullmatch(r"0*[1-9][0-9]{0,18}", word) for word in words):
         raise ConfigError(f"{option} wants whole numbers of at least 1, separated by commas, got {text!r}")
     return tuple(dict.fromkeys(int(word) for word in words))
@@ -111,6 +117,16 @@ def _check_files(json_file: Path | None, plot: Path | None, overwrite: bool) -> 
 
 
 @contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends the contest as Ctrl-C does, with its workers and its files."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
 def _progress() -> Iterator[Callable[[str], None]]:
     """A line on standard error, where that is a terminal, of what is done now; it is drawn anew only when told to."""
     line = Progress(
@@ -126,10 +142,8 @@ def _write(outcome: Outcome, json_file: Path | None, plot: Path | None) -> None:
     if json_file is not None:
         with replacing(json_file) as unfinished:
             unfinished.write_text(json.dumps(as_dict(outcome), indent=2) + "\n", encoding="utf-8")
-        typer.echo(f"{printable(str(json_file))}: all rounds")
     if plot is not None:
         draw(outcome, plot)
-        typer.echo(f"{printable(str(plot))}: plot")
 
 
 def _print(outcome: Outcome) -> None:

@@ -49,7 +49,7 @@ def info(
 def described(name: str, changes: dict[str, Any]) -> dict[str, Any]:
     """What there is to tell about a model, as plain values and its preprocessing."""
     config = build_config(name, **changes)
-    cost: Cost = reforg.cost(name, **changes)
+    cost: Cost = reforg.cost(config)
     accuracy = published.accuracy(name, **changes)
     return {
         "name": resolve(name), "family": config.family, "image": list(config.image_shape), "params": cost.params, "macs": cost.macs,

@@ -56,8 +56,10 @@ def cost(
 ) -> Cost:
     """The cost of a model, or of a name with any fields of its config, for `batch` images of `img_size` in `dtype`.
 
-    img_size: the config's unless given; another means that positions are resampled at the call. dtype: the model's own,
-    or float32. Raises ConfigError, ShapeError, BackendError.
+    img_size: of the images; another than the config's means that positions are resampled at the call. What is made for another
+    size has a config of its own: `cost(model)`. dtype: the model's own, or float32.
+
+    Raises ConfigError, ShapeError, BackendError.
     """
     settings = _settings(model, config)
     check_count("batch", batch, 1)
