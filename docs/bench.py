@@ -12,7 +12,7 @@ from typing import Any
 
 PLOT = Path(__file__).parent / "images" / "bench.svg"
 SMALL = 0.01  # share of the time of a batch
-OPTIONS = ["--batch", "8", "--against", "torch", "--breakdown"]
+OPTIONS = ["--batch", "8", "--seconds", "3", "--against", "torch", "--breakdown"]
 
 
 def measured(options: list[str]) -> dict[str, Any]:
@@ -90,8 +90,12 @@ def main() -> None:
     options = sys.argv[1:] or OPTIONS
     told = measured(options)
     versions = ", ".join(dict.fromkeys(entrant["version"] for entrant in told["contestants"]))
-    print(f"`reforg bench {' '.join(options)}` on {told['machine']}; {versions}; {told['blas']}; {told['rounds']} rounds.")
-    print(f"Median and quartiles.\n\n{chr(10).join(speeds(told))}\n\n![the same as bars](images/bench.svg)")
+    print(
+        f"`reforg bench {' '.join(options)}`: {told['machine']}; load average {told['load']:.1f} before; {versions}; {told['blas']}."
+    )
+    print(f"Median and quartiles of {told['rounds']} rounds, a turn of {told['seconds']:g} s for each program.\n")
+    print("\n".join(speeds(told)))
+    print("\n![the same as bars](images/bench.svg)")
     print(f"\nWhere the reference's time goes:\n\n{chr(10).join(parts(told))}")
 
 
