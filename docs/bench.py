@@ -90,9 +90,8 @@ def main() -> None:
     options = sys.argv[1:] or OPTIONS
     told = measured(options)
     versions = ", ".join(dict.fromkeys(entrant["version"] for entrant in told["contestants"]))
-    print(
-        f"`reforg bench {' '.join(options)}`: {told['machine']}; load average {told['load']:.1f} before; {versions}; {told['blas']}."
-    )
+    print(f"`reforg bench {' '.join(options)}`: {told['machine']}; {versions}; {told['blas']}.")
+    print(f"Load average before: {told['load']:.1f}.")
     print(f"Median and quartiles of {told['rounds']} rounds, a turn of {told['seconds']:g} s for each program.\n")
     print("\n".join(speeds(told)))
     print("\n![the same as bars](images/bench.svg)")
