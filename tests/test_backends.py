@@ -388,6 +388,10 @@ def test_a_record_says_who_replaced_what_and_leaves_the_old_one_alone():
     assert set(REFERENCE.table()) == {*record.operations(), *pieces()}
 
 
+def test_who_reads_the_list_of_pieces_cannot_change_it():
+    assert isinstance(pieces(), tuple)
+
+
 def test_a_record_refuses_what_is_no_operation():
     with pytest.raises(KeyError, match=r"mine replaces what is not an operation: gelo, vit\.mpl"):
         REFERENCE.replaced("mine", {"vit.mpl": abs, "gelo": abs, "gelu": abs})

@@ -39,7 +39,7 @@ class Network:
         statistics = self.weights[f"{path}.running_mean"], self.weights[f"{path}.running_var"]
         return self.trace(path, self.ops.batch_norm(x, *self.parameters(path), *statistics, eps))
 
-    def conv2d(self, path: str, x: Array, stride: int = 1, padding: int = 0) -> Array:
+    def conv2d(self, path: str, x: Array, stride: int, padding: int = 0) -> Array:
         """[B, C, H, W] -> [B, O, H', W']."""
         return self.trace(path, self.ops.conv2d(x, *self.parameters(path), stride, padding))
 
