@@ -1,6 +1,6 @@
 """Draw docs/images/screen-*.svg: what the commands look like on a terminal, from runs of the commands themselves.
 
-    python docs/screens.py
+    python docs/screens.py [NAME]...      only those, of demo, models, info, classify
 
 Each command runs in a pseudo-terminal of its own, in an empty folder that holds twelve pictures.
 """
@@ -67,7 +67,8 @@ def main() -> None:
         pixels, _ = embedded.test_images()
         for number in range(12):
             Image.fromarray(pixels[number]).save(folder / "photos" / f"{number:04}.png")
-        for screen, arguments in SCREENS.items():
+        for screen in sys.argv[1:] or SCREENS:
+            arguments = SCREENS[screen]
             target = IMAGES / f"screen-{screen}.svg"
             target.write_text(drawn(arguments, on_a_terminal(arguments, folder)), encoding="utf-8")
             print(f"{target.name}: reforg {' '.join(arguments)}")
