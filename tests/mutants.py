@@ -1,6 +1,6 @@
 """How many small mistakes in the models and operations the default tests find: a mutation score.
 
-    python tests/mutants.py [--count 330] [--seed 0] [--jobs 2]     tries a sample, prints the report
+    python tests/mutants.py [--count 300] [--seed 0] [--jobs 2]     tries a sample, prints the report
     python tests/mutants.py --page docs/mutants.md                  the same, and writes the report there
     python tests/mutants.py --list [--files vit.py ...]             every mutant of some files, none of them run
     python tests/mutants.py --only ID ...                           tries these again, whether in the sample or not
@@ -215,7 +215,7 @@ def _survivor(mutant: Mutant) -> list[str]:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--count", type=int, default=330, help="size of the sample")
+    parser.add_argument("--count", type=int, default=300, help="size of the sample")
     parser.add_argument("--seed", type=int, default=0, help="which sample")
     parser.add_argument("--jobs", type=int, default=2, help="how many at a time")
     parser.add_argument("--files", nargs="+", default=[], metavar="NAME", help="only mutants of files that end so")

@@ -78,8 +78,8 @@ REASONS: dict[tuple[str, str, str, str], tuple[str, str]] = {
     (
         "reforg/ops/basic.py",
         "number",
-        "x = xp.clip(x, -4.2, 4.2)  # erf(4.2) rounds to 1",
-        "x = xp.clip(x, -4.2, 4.242)  # erf(4.2) rounds to 1",
+        "x = xp.clip(x, -4.2, 4.2) # erf(4.2) rounds to 1",
+        "x = xp.clip(x, -4.2, 4.242) # erf(4.2) rounds to 1",
     ): ("equivalent", "between 4.2 and 4.242 the approximation rounds to 1 as well"),
     (
         "reforg/ops/basic.py",
