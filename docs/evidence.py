@@ -90,10 +90,10 @@ def ran(name: str, python: str) -> str | None:
 
 def placed(page: str, name: str, text: str) -> str:
     """The page with a part's text between its marks."""
-    marks = re.compile(rf"(?<=<!-- ran: {name} -->\n).*?(?=\n?<!-- end -->)", re.DOTALL)
+    marks = re.compile(rf"(<!-- ran: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
     if len(marks.findall(page)) != 1:
         raise SystemExit(f"docs/evidence.md has no place for {name!r}")
-    return marks.sub(lambda _: f"\n{text}\n", page)
+    return marks.sub(lambda found: f"{found[1]}\n{text}\n\n{found[2]}", page)
 
 
 def main() -> int:
