@@ -9,6 +9,7 @@ import pytest
 from mutants_operators import Source, required_parameters
 from mutants_operators import mutants as mutants_of
 from mutants_run import AROUND, Outcome, Stage, copied, fingerprint, measured, rest, tried
+from mutations import MUTATIONS
 
 TEXT = '''"""No 1 is "here"."""
 import math
@@ -241,3 +242,9 @@ def test_the_report_counts_equivalent_mutants_apart_and_wants_a_reason_for_each_
     assert mutants.stale(found) == []
     assert mutants.stale(found[:-1]) == [("a.py", last.kind, last.before, last.after)]
     assert not mutants.Tally(found, outcomes).passed  # one in eight is more than five in a hundred
+
+
+def test_every_known_trap_has_its_place_in_the_source():
+    for trap, what, file, source, _ in MUTATIONS:
+        text = (mutants.ROOT / "reforg" / file).read_text(encoding="utf-8")
+        assert text.count(source) == 1, f"trap {trap}, {what}: {file} has changed"
