@@ -36,7 +36,7 @@ docs: $(VENV)/tested  ## code in the pages is the source's, links lead somewhere
 	$(BIN)/python docs/include.py --check
 	$(BIN)/python -m pytest -q tests/test_docs.py
 
-libraries: $(VENV)/tested  ## the default tests on torch and JAX too (CPU builds)
+libraries: $(VENV)/tested  ## the default tests of models and operations on torch and JAX too (CPU builds)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "torch==2.13.0" "jax>=0.5"
 	$(BIN)/python -m pytest -q --libraries numpy,numpy-readonly,strict,torch,jax,jax-jit
 

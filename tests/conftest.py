@@ -10,6 +10,7 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,10 @@ import pytest
 
 ALWAYS = ("numpy", "numpy-readonly", "strict")
 OPTIONAL = {"torch": "torch", "jax": "jax", "jax-jit": "jax", "cupy": "cupy"}
+OF_NO_LIBRARY = {  # files, the Hub, pictures, pages, commands: the same with any array library
+    *("test_commands.py", "test_docs.py", "test_files.py", "test_fuzz.py", "test_hostile.py", "test_hub.py", "test_images.py"),
+    *("test_info.py", "test_labels.py", "test_layering.py", "test_mutants.py", "test_published.py"),
+}
 GRADIENTS = ("torch", "jax-jit")  # libraries that differentiate; tests marked `gradient` run on these
 SEEN: Counter[str] = Counter()
 TRIED: Counter[str] = Counter()
@@ -108,7 +113,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--libraries",
         default="",
-        help="array libraries to test, separated by commas; a missing one is an error (default: all installed)",
+        help="array libraries to test, separated by commas; a missing one is an error, and tests that concern none are left out"
+        " (default: all installed, and all tests)",
     )
     parser.addoption(
         "--examples",
@@ -141,6 +147,11 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_report_header(config: pytest.Config) -> str | None:
     times = config.getoption("--examples")
     return f"searching: --examples {times} --hypothesis-seed {config.getoption('--hypothesis-seed')}" if times else None
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Where array libraries are named, the tests that none of them concerns are left out."""
+    return True if config.getoption("--libraries") and collection_path.name in OF_NO_LIBRARY else None
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
