@@ -742,9 +742,11 @@ def started(fakes, tmp_path, *arguments):
     pid = tmp_path / "pid"
     environment = os.environ | {"FAKE_PID": str(pid), "TMPDIR": str(fakes)}
     command = [sys.executable, "-m", "reforg", "bench", "evit_fmnist", *SMALL, "--ops", "auto", "--against", "slow", *arguments]
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job may have been told to ignore Ctrl-C
     process = subprocess.Popen(
         command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
+    signal.signal(signal.SIGINT, before)
     seen = set()
     while len(seen) < 2:  # the probe's, and then the contest's own
         assert process.poll() is None
