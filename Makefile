@@ -45,7 +45,7 @@ oracle:  ## timm's and transformers' own modules against ours; several GB of pac
 	$(ORACLE)/bin/python -m pip install --quiet "torch==2.14.1" "torchvision==0.29.1" "timm==1.0.31" transformers scikit-image --editable ".[test]"
 	$(ORACLE)/bin/python -m pytest -q -c pyproject.toml tests/oracle
 
-evidence: libraries oracle  ## run again all that docs/evidence.md reports; two to three hours
+evidence: libraries oracle  ## run again all that docs/evidence.md reports; an hour and a half
 	$(ORACLE)/bin/python docs/evidence.py oracle
 	$(BIN)/python docs/evidence.py costs tests libraries properties broken traps mutants bench
 

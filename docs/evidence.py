@@ -3,7 +3,7 @@
     python docs/evidence.py [PART]... [--python OTHER]
 
 A part stands in the page between `<!-- ran: PART -->` and `<!-- end -->`. Without names all parts run, one after the other, which
-takes two to three hours; OTHER is another environment's interpreter (the oracle's, or one with torch and JAX). A part whose
+takes an hour and a half; OTHER is another environment's interpreter (the oracle's, or one with torch and JAX). A part whose
 command fails keeps what the page said of it, and the exit code is 1.
 """
 

@@ -49,7 +49,7 @@ def to_numpy(array: Any) -> Any:
 
 
 def blocked_gelu(x: Any) -> Any:
-    """[...] -> [...], the reference's GELU block by block, because its thirty passes over memory are its cost."""
+    """[...] -> [...], the reference's GELU block by block, because its twenty passes over memory are its cost."""
     flat = np.ascontiguousarray(x).reshape(-1)
     y = np.empty_like(flat)
     for start in range(0, flat.size, BLOCK):

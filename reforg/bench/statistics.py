@@ -1,8 +1,9 @@
 """Medians and quartiles of rounds."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 
 @dataclass(frozen=True)
@@ -29,15 +30,7 @@ class Turn:
 
 def spread(values: Sequence[float]) -> Spread:
     """Quartiles, interpolated between the two values that are nearest; of one value, itself."""
-    ordered = sorted(values)
-    return Spread(*(_quantile(ordered, share) for share in (0.25, 0.5, 0.75)))
-
-
-def _quantile(ordered: Sequence[float], share: float) -> float:
-    position = share * (len(ordered) - 1)
-    below = math.floor(position)
-    above = min(below + 1, len(ordered) - 1)
-    return ordered[below] + (position - below) * (ordered[above] - ordered[below])
+    return Spread(*np.quantile(values, (0.25, 0.5, 0.75)).tolist())
 
 
 def rates(turns: Sequence[Turn], batch: int) -> list[float]:
