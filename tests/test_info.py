@@ -160,8 +160,11 @@ class TestMachine:
 class TestCompletion:
     @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
     def test_every_shell_has_a_script(self, tmp_path, shell):
+        """As anybody asks for it, from a shell: without one among its parents (a job of cron's) typer shows nothing."""
         command = [sys.executable, "-m", "reforg", "--show-completion", shell]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            ["bash", "-c", '"$@"; exit $?', "bash", *command], cwd=tmp_path, capture_output=True, text=True, check=True
+        )
         assert "_COMPLETE=complete_" in done.stdout
 
     def test_names_are_offered(self, tmp_path):

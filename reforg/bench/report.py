@@ -70,19 +70,13 @@ def as_dict(outcome: Outcome) -> dict[str, Any]:
     """The schema above."""
     request = outcome.request
     return {
-        "schema": SCHEMA, **machine(), "threads": request.threads, "load": outcome.load,
+        "schema": SCHEMA, **environment.report(), "threads": request.threads, "load": outcome.load,
         "rounds": request.rounds, "seconds": request.seconds, "yardstick": outcome.yardstick.label, "absent_peers": outcome.absent,
         "contestants": [
             {"label": entrant.label, **asdict(entrant.contestant), "version": entrant.version} for entrant in outcome.entrants
         ],
         "cases": [_case(case, results, outcome.yardstick) for case, results in outcome.cases],
     }  # fmt: skip
-
-
-def machine() -> dict[str, Any]:
-    """What `reforg env` tells, and of the environment what else makes NumPy fast or slow."""
-    told = environment.report()
-    return {**told, "environment": told["environment"] | slowing()}
 
 
 def slowing() -> dict[str, str]:
