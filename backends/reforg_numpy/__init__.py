@@ -1,4 +1,4 @@
-"""The NumPy backend: batches image by image on all cores, GELU in blocks, softmax in place; the rest is the reference."""
+"""The NumPy backend: batches in parts on all cores, GELU in blocks, softmax in place; the rest is the reference."""
 
 from typing import Any
 

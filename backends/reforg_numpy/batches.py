@@ -1,7 +1,7 @@
 """A batch in parts: what arises on the way of a part stays in cache, and each thread computes parts of its own.
 
 NumPy makes a new array at every step. Those of a whole batch pass through memory, and the largest are given back to the
-system and asked for again each time; those of one image stay where they are. Only BLAS uses more than one core, so parts
+system and asked for again each time; those of a few images stay where they are. Only BLAS uses more than one core, so parts
 on threads of their own, with one BLAS thread each, keep all cores busy in the steps between matrix products too.
 """
 
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-CACHED = 1 << 20  # bytes of the widest intermediate of a part: about a core's own cache
+CACHED = 1 << 23  # bytes of the widest intermediate of a part: smaller ones cost more in calls than they save in memory
 SMALL = 1 << 18  # bytes of the widest intermediate of a batch that is done before threads have started
 KEPT = (1 << 25) - (1 << 16)  # bytes, a little below the most that glibc learns from
 
