@@ -9,7 +9,7 @@ import math
 from reforg.arrays import Array, namespace, narrow, widen
 from reforg.config import VitConfig, checked_rates, per_block
 from reforg.errors import ConfigError
-from reforg.ops import Network, Ops, mean, piece
+from reforg.ops import Network, Ops, mean, mean_of, piece
 
 
 def class_attention(probabilities: Array, num_special: int) -> Array:
@@ -26,6 +26,11 @@ def kept_count(keep_rate: float, candidates: int) -> int:
     Special tokens are no candidates; a fused token of an earlier block is one.
     """
     return math.ceil(keep_rate * candidates)
+
+
+def average(net: Network, path: str, scores: list[Array]) -> Array:
+    """The mean of the parallel branches' class attention; a single branch's own."""
+    return scores[0] if len(scores) == 1 else net.trace(path, mean_of(scores))
 
 
 def select_attentive(scores: Array, count: int, ops: Ops) -> tuple[Array, Array]:

@@ -52,6 +52,7 @@ def features(
     return [to_maps(x, grid) for x, grid in stages] if pyramid else stages[-1][0]
 
 
+@piece
 def classify(net: Network, x: Array, config: ShuntedConfig) -> Array:
     """[B, N, C] -> [B, num_classes]: the mean over the last stage's tokens through the head; there is no class token."""
     pooled = mean(x, axis=1)
@@ -106,7 +107,7 @@ def block(net: Network, path: str, x: Array, grid: Grid, config: ShuntedConfig, 
     """[B, N, C] -> [B, N, C]: x + attention(norm(x)), then x + MLP(norm(x))."""
     reductions, num_heads = config.reductions(stage), config.num_heads[stage]
     normed = net.layer_norm(f"{path}.norm1", x, config.norm_eps)
-    x = x + shunted_attention(net, f"{path}.attn", normed, grid, num_heads, reductions)
+    x = net.trace(f"{path}.attended", x + shunted_attention(net, f"{path}.attn", normed, grid, num_heads, reductions))
     x = x + detail_mlp(net, f"{path}.mlp", net.layer_norm(f"{path}.norm2", x, config.norm_eps), grid)
     return net.trace(path, x)
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from reforg.arrays import Array, namespace
 from reforg.config import VitConfig
-from reforg.evit import Schedule, class_attention, reorganize
+from reforg.evit import Schedule, average, class_attention, reorganize
 from reforg.ops import (
     REFERENCE,
     Network,
@@ -67,6 +67,7 @@ def encode(net: Network, images: Array, config: VitConfig, schedule: Schedule) -
     return x if config.global_pool == "avg" else net.layer_norm("norm", x, config.norm_eps)
 
 
+@piece
 def embed(net: Network, images: Array, config: VitConfig) -> Array:
     """[B, in_chans, H, W] -> [B, N, C]: special tokens, then patches in row order, with positions. [ViT] eq. 1.
 
@@ -103,6 +104,7 @@ def hmlp_stem(net: Network, images: Array) -> Array:
     return net.trace(path, x)
 
 
+@piece
 def positions(net: Network, grid: tuple[int, int], config: VitConfig) -> Array:
     """The position embedding [1, N, C] for a grid of patches; resampled, and then traced, where it is not the config's."""
     table = net.weights["pos_embed"]
@@ -115,10 +117,7 @@ def positions(net: Network, grid: tuple[int, int], config: VitConfig) -> Array:
 def resample_positions(
     table: Array, special: int, source: tuple[int, int], target: tuple[int, int], antialias: bool, ops: Ops = REFERENCE
 ) -> Array:
-    """[1, S + N, C] -> [1, S + N', C]: resampled over the grid; the S special tokens' positions stay.
-
-    [ViT] section 3.2; bicubic as in [DeiT] section 6.
-    """
+    """[1, S + N, C] -> [1, S + N', C]: over the grid, S special ones stay. [ViT] section 3.2; bicubic: [DeiT] section 6."""
     xp = namespace(table)
     maps = ops.resize(to_maps(table[:, special:, :], source), target, "bicubic", antialias)
     return xp.concat([table[:, :special, :], to_tokens(maps)], axis=1)
@@ -126,31 +125,34 @@ def resample_positions(
 
 @piece
 def block(net: Network, path: str, x: Array, config: VitConfig, count: int) -> Array:
-    """[B, N, C] -> [B, N', C]: x + attention(norm(x)), reorganization, x + MLP(norm(x)). [ViT] eq. 2 and 3.
+    """[B, N, C] -> [B, N', C]: x + attention(norm(x)), reorganization to `count` patches (EViT, section 3), x + MLP(norm(x)).
 
-    Parallel branches ([3T] section 3.2, eq. 2) read the same x and are added to it together. `count` patches go on to the MLP;
-    N' is N where that is all of them (EViT, section 3, else).
+    Parallel branches ([3T] section 3.2, eq. 2) read the same x and are added to it together.
     """
-    special = config.num_special
+    x, scores = attend(net, path, x, config)
+    if count < x.shape[1] - config.num_special:
+        x = reorganize(net, path, x, average(net, f"{path}.cls_attention", scores), count, config)
+    return net.trace(path, feed_forward(net, path, x, config))
+
+
+def attend(net: Network, path: str, x: Array, config: VitConfig) -> tuple[Array, list[Array]]:
+    """[B, N, C] -> x + attention(norm(x)) of every branch, and each branch's class attention. [ViT] eq. 2."""
     updates, scores = [], []
     for branch in config.branches:
         normed = net.layer_norm(f"{path}.norm1{branch}", x, config.norm_eps)
-        update, attended = self_attention(net, f"{path}.attn{branch}", normed, config.num_heads, special)
+        update, attended = self_attention(net, f"{path}.attn{branch}", normed, config.num_heads, config.num_special)
         updates.append(layer_scale(net, path, 1, branch, update, config))
         scores.append(attended)
-    x = sum(updates, x)
-    if count < x.shape[1] - special:
-        x = reorganize(net, path, x, average(net, f"{path}.cls_attention", scores), count, config)
+    return net.trace(f"{path}.attended", sum(updates, x)), scores
+
+
+def feed_forward(net: Network, path: str, x: Array, config: VitConfig) -> Array:
+    """[B, N, C] -> x + MLP(norm(x)) of every branch. [ViT] eq. 3."""
     updates = []
     for branch in config.branches:
         normed = net.layer_norm(f"{path}.norm2{branch}", x, config.norm_eps)
         updates.append(layer_scale(net, path, 2, branch, mlp(net, f"{path}.mlp{branch}", normed), config))
-    return net.trace(path, sum(updates, x))
-
-
-def average(net: Network, path: str, scores: list[Array]) -> Array:
-    """The mean of the parallel branches' class attention; a single branch's own."""
-    return scores[0] if len(scores) == 1 else net.trace(path, mean_of(scores))
+    return sum(updates, x)
 
 
 @piece
@@ -177,6 +179,7 @@ def layer_scale(net: Network, path: str, number: int, branch: str, x: Array, con
     return net.trace(f"{path}.ls{number}{branch}", x * net.weights[config.gain(path, number, branch)])
 
 
+@piece
 def classify(net: Network, x: Array, config: VitConfig) -> Array:
     """[B, N, C] -> [B, num_classes]: the pooled states through their heads; without heads, the mean of the states.
 

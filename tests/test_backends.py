@@ -310,16 +310,20 @@ class Ears:
 
 
 PIECES = {
+    "vit.embed": ("evit", 1),
+    "vit.positions": ("evit", 1),
     "vit.embed_patches": ("evit", 1),
     "vit.block": ("evit", 3),
     "vit.self_attention": ("evit", 3),
     "vit.mlp": ("evit", 3),
     "evit.reorganize": ("evit", 3),
+    "vit.classify": ("evit", 1),
     "shunted.stem": ("shunted", 1),
     "shunted.embed": ("shunted", 3),
     "shunted.block": ("shunted", 4),
     "shunted.shunted_attention": ("shunted", 4),
     "shunted.detail_mlp": ("shunted", 4),
+    "shunted.classify": ("shunted", 1),
 }
 
 
