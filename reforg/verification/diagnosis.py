@@ -1,0 +1,237 @@
+"""From differences to causes: what the reference makes of each unit of a model under several assumptions, and which explain most.
+
+A unit is a block, an embedding, or a layer outside of both. It is replayed as it stands. Only where that shows a fault, values that
+the candidate does not hold are recovered from those that follow, and the unit is replayed on them; the assumption with the fewest
+faults holds. Then known variants take the place of each step in question, until one makes what the candidate has.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from reforg.config import VitConfig
+from reforg.evit import kept_count
+from reforg.verification.comparison import INFINITE, Comparison, compared
+from reforg.verification.recovery import after_attention, before_attention
+from reforg.verification.replay import BROKEN, Call, Observation, Session
+from reforg.verification.report import Difference
+from reforg.verification.uncertain import Uncertain
+from reforg.verification.variants import TABLE, Variant
+
+BLOCKS = ("vit.block", "shunted.block")
+OUTPUTS = {"vit.embed": "embedded", "shunted.stem": "patch_embed1"}  # of units without a path of their own
+
+
+class Stopped(Exception):  # noqa: N818  not an error: the rest cannot be looked at
+    """A unit could not be replayed to its end, and the candidate does not hold what it should have made."""
+
+
+@dataclass
+class Attempt:
+    """A unit replayed under some assumptions: the session in which it was, where its log begins, its result, its faults."""
+
+    session: Session
+    start: int
+    result: Any
+    whole: bool
+
+    @property
+    def faults(self) -> list[Observation]:
+        """What is beyond its limit, in the order of execution."""
+        return [observation for observation in self.session.log[self.start :] if not observation.passed]
+
+
+def judge(session: Session, call: Call) -> Any:
+    """Take a step that is a unit; put its faults, named and explained, on the session's record; go on from the candidate's values."""
+    plain = _attempt(session.fork(), call)
+    if not plain.faults:
+        session.adopt(plain.session)
+        return _result(session, call, plain)
+    attempts = [plain, *(_assuming(session, call, assumed) for assumed in _assumptions(session, call))]
+    fewest = min(len(attempt.faults) for attempt in attempts)
+    best = _most_explained([attempt for attempt in attempts if len(attempt.faults) == fewest], call)
+    if len(best.faults) > 1:
+        best = _single_cause(session, call, plain) or best
+    _name(best, plain)
+    session.adopt(best.session)
+    return _result(session, call, best)
+
+
+def _result(session: Session, call: Call, attempt: Attempt) -> Any:
+    """What the unit made; where it could not, what the candidate has in its place."""
+    if attempt.whole:
+        return attempt.result
+    name = OUTPUTS.get(call.kind, call.path)
+    if session.holds(name) and np.all(np.isfinite(session.values[name])):
+        return session.rounding.exact(session.values[name])
+    raise Stopped
+
+
+def _attempt(session: Session, call: Call) -> Attempt:
+    """Take a step; shapes that do not go together end it, and that is a fault of its own where nothing else is."""
+    start = len(session.log)
+    try:
+        return Attempt(session, start, session.take(call), whole=True)
+    except BROKEN as error:
+        attempt = Attempt(session, start, None, whole=False)
+        if not attempt.faults:
+            session.note(_broken(call, error))
+        return attempt
+    finally:
+        session.stack = list(call.parents)
+
+
+def _broken(call: Call, error: Exception) -> Comparison:
+    name = call.path or OUTPUTS.get(call.kind, call.kind)
+    difference = Difference(name, name, INFINITE, 0.0, None, (), (), note=f"cannot be replayed: {str(error).splitlines()[0]:.200}")
+    return Comparison(difference, np.zeros(0), Uncertain(np.zeros(0), None, None))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Assumption:
+    """Values taken to be what follows says: by name, and what came into the unit."""
+
+    hidden: Mapping[str, Uncertain]
+    arrived: Uncertain | None = None
+
+
+def _assumptions(session: Session, call: Call) -> Iterator[Assumption]:
+    """What may be assumed of a block: its tokens after attention, the tokens that came into it, both."""
+    if call.kind not in BLOCKS:
+        return
+    tokens = after_attention(session, call.path)
+    if tokens is None:
+        return
+    hidden = {f"{call.path}.{'reorganized' if _reorganizes(session, call) else 'attended'}": tokens}
+    yield Assumption(hidden)
+    arrived = None if call.arguments[1].variance is None else before_attention(session, call.path)
+    if arrived is not None and arrived.shape == call.arguments[1].shape:
+        yield Assumption({}, arrived)
+        yield Assumption(hidden, arrived)
+
+
+def _reorganizes(session: Session, call: Call) -> bool:
+    if not isinstance(session.config, VitConfig):
+        return False
+    _, x, config, count = call.arguments
+    return bool(count < x.shape[1] - config.num_special)
+
+
+def _assuming(session: Session, call: Call, assumption: Assumption) -> Attempt:
+    """The unit replayed under an assumption; what came in otherwise than predicted is a fault of what made it."""
+    fork = session.fork(assumed=assumption.hidden)
+    start = len(fork.log)
+    if assumption.arrived is not None:
+        path, x, *rest = call.arguments
+        made = compared(_maker(session, call), assumption.arrived.value, x, assumption.arrived.spread)
+        fork.log.append(Observation(made, tuple(fork.since), (), supplied=False))
+        call = replace(call, arguments=(path, assumption.arrived, *rest))
+    attempt = _attempt(fork, call)
+    attempt.start = start
+    return attempt
+
+
+def _maker(session: Session, call: Call) -> str:
+    """The trace name of what comes into a block."""
+    head, _, number = call.path.rpartition(".")
+    if int(number):
+        return f"{head}.{int(number) - 1}"
+    return "embedded" if isinstance(session.config, VitConfig) else f"patch_embed{head.removeprefix('block')}"
+
+
+def _most_explained(attempts: list[Attempt], call: Call) -> Attempt:
+    """Of attempts with equally many faults the first whose faults are explained best; its faults carry their explanations."""
+    for attempt in attempts:
+        _explain_all(attempt, call)
+    return max(attempts, key=lambda attempt: sum(fault.comparison.difference.explanation is not None for fault in attempt.faults))
+
+
+def _explain_all(attempt: Attempt, call: Call) -> None:
+    for number in range(attempt.start, len(attempt.session.log)):
+        observation = attempt.session.log[number]
+        if not observation.passed:
+            found = explained(attempt, observation, call)
+            if found is not None:
+                changed = observation.comparison.named(explanation=found[0].label, operation=found[1])
+                attempt.session.log[number] = replace(observation, comparison=changed)
+
+
+def explained(attempt: Attempt, observation: Observation, unit: Call) -> tuple[Variant, str] | None:
+    """The variant of a step before the observation that makes what the candidate has there, and the name of what it changes."""
+    tried: set[tuple[str, str]] = set()
+    for call in (*reversed(observation.calls), *reversed(observation.stack)):
+        if call.key in tried:
+            continue
+        tried.add(call.key)
+        found = [(excess, variant) for variant in TABLE.get(call.kind, ())
+                 if (excess := _excess_with(attempt, observation, call, variant, unit)) is not None]  # fmt: skip
+        if found:
+            best = min(found, key=lambda pair: pair[0])[1]
+            return best, best.operation(call.path)
+    return None
+
+
+def _excess_with(attempt: Attempt, observation: Observation, call: Call, variant: Variant, unit: Call) -> float | None:
+    """The error at the observation, in units of its limit, with the variant in place; None where it is no explanation."""
+    scope = _scope(call, observation, unit)
+    before = [fault for fault in attempt.faults if scope in fault.stack or scope == unit]
+    trial = attempt.session.fork(overrides={call.key: variant.step})
+    trial.log, trial.since, trial.stack = [], [], list(scope.parents)
+    outcome = _attempt(trial, scope)
+    again = [entry for entry in trial.log if entry.name == observation.name and entry.supplied == observation.supplied]
+    if not outcome.whole or not again or not all(entry.passed for entry in again) or len(outcome.faults) >= max(len(before), 1):
+        return None
+    return max(entry.comparison.excess for entry in again)
+
+
+def _scope(call: Call, observation: Observation, unit: Call) -> Call:
+    """The smallest step that holds both a call and the observation."""
+    if call in observation.stack:
+        return call
+    shared = [parent for parent in call.parents if parent in observation.stack]
+    return shared[-1] if shared else (call.parents[0] if call.parents else unit)
+
+
+def _single_cause(session: Session, call: Call, plain: Attempt) -> Attempt | None:
+    """The unit with one variant in place that leaves no fault, where as it stands it has several."""
+    steps = {step.key: step for fault in plain.faults for step in (*fault.calls, *fault.stack)}
+    for step in steps.values():
+        for variant in TABLE.get(step.kind, ()):
+            trial = _attempt(session.fork(overrides={step.key: variant.step}), call)
+            if trial.whole and not trial.faults:
+                return _with_one_fault(session, trial, plain, (variant.label, variant.operation(step.path)))
+    return None
+
+
+def _with_one_fault(session: Session, trial: Attempt, plain: Attempt, told: tuple[str, str]) -> Attempt:
+    """The attempt that a variant explains whole, with the first of the faults that it explains on its record."""
+    first = plain.faults[0]
+    label, operation = told
+    fault = replace(first, comparison=first.comparison.named(explanation=label, operation=operation))
+    place = next((n for n in range(trial.start, len(trial.session.log)) if trial.session.log[n].name == first.name), None)
+    if place is None:
+        trial.session.log.insert(trial.start, fault)
+    else:
+        trial.session.log[place] = fault
+    trial.session.overrides = session.overrides
+    return trial
+
+
+def _name(best: Attempt, plain: Attempt) -> None:
+    """Report each fault that no value of the candidate shows under the first of its values that is wrong for it."""
+    log = best.session.log
+    wrong = [fault.name for fault in plain.faults if fault.supplied]
+    for number in range(best.start, len(log)):
+        observation = log[number]
+        if observation.supplied or observation.passed:
+            continue
+        following = [entry.name for entry in log[number:] if entry.supplied]
+        name = next((name for name in following if name in wrong), next(iter(following), observation.name))
+        inner = observation.comparison.difference
+        operation = inner.operation if inner.explanation or inner.operation != inner.name else observation.name
+        log[number] = replace(observation, comparison=observation.comparison.named(name=name, operation=operation))
+
+
+__all__ = ["Stopped", "judge", "kept_count"]

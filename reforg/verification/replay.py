@@ -1,0 +1,253 @@
+"""The reference, run on a candidate's own values: every operation gets what the candidate gave it, so no error is inherited.
+
+A forward pass returns to its trace whatever it computes. Here the trace compares it with the candidate's value of that name
+and hands back the candidate's, so that the next operation starts from that. What the candidate does not hold goes on as
+predicted, with its variance.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from reforg import shunted, vit
+from reforg.config import Config, ShuntedConfig
+from reforg.errors import ConfigError
+from reforg.evit import Schedule
+from reforg.ops import Network, Ops, pieces
+from reforg.verification.comparison import Comparison, compared
+from reforg.verification.recovery import after_attention
+from reforg.verification.report import Selection
+from reforg.verification.rules import OPERATIONS
+from reforg.verification.selection import reorganize
+from reforg.verification.uncertain import Rounding, Uncertain, Values
+
+Step = Callable[..., Any]
+Key = tuple[str, str]
+LAYERS = ("linear", "layer_norm", "batch_norm", "conv2d", "depthwise_conv2d", "gelu", "relu")
+EVERYWHERE = "*"
+BROKEN = (ValueError, IndexError, TypeError, ZeroDivisionError, ConfigError)  # what values of a wrong shape lead to
+
+
+@dataclass(frozen=True)
+class Call:
+    """A step that the replay took: an operation of a layer, or a piece of a model, with its arguments.
+
+    kind: "layer_norm", "vit.mlp". path: the layer's or the piece's; empty for a piece that has none. parents: the steps
+    that it was part of, the outermost first.
+    """
+
+    kind: str
+    path: str
+    step: Step
+    arguments: tuple[Any, ...]
+    parents: tuple["Call", ...]
+
+    @property
+    def key(self) -> Key:
+        """What tells it from every other step."""
+        return self.kind, self.path
+
+
+@dataclass(frozen=True)
+class Observation:
+    """A comparison, the steps taken since the last value that the candidate holds, and those that were not finished.
+
+    supplied: whether the candidate holds the value; otherwise it was inferred from what follows.
+    """
+
+    comparison: Comparison
+    calls: tuple[Call, ...]
+    stack: tuple[Call, ...]
+    supplied: bool
+
+    @property
+    def name(self) -> str:
+        """Under which name it is reported."""
+        return self.comparison.difference.name
+
+    @property
+    def passed(self) -> bool:
+        """Whether the value is within its limit."""
+        return self.comparison.passed
+
+
+@dataclass
+class Session:
+    """What is known in the course of one replay. A fork of it tries something out and is kept or forgotten.
+
+    values: the candidate's by trace name. assumed: values inferred from what follows, by trace name. overrides: steps to be
+    taken otherwise. latest: everything that was predicted. inputs: the arguments of every layer. judge: what decides on a unit's
+    faults, None where nothing is to be decided. selections: by block.
+    """
+
+    config: Config
+    rounding: Rounding
+    weights: Mapping[str, Uncertain]
+    values: Mapping[str, Values]
+    batch: int
+    judge: Callable[["Session", Call], Any] | None = None
+    assumed: dict[str, Uncertain] = field(default_factory=dict)
+    overrides: dict[Key, Step] = field(default_factory=dict)
+    log: list[Observation] = field(default_factory=list)
+    latest: dict[str, Uncertain] = field(default_factory=dict)
+    inputs: dict[str, tuple[Any, ...]] = field(default_factory=dict)
+    pieces: dict[Key, Call] = field(default_factory=dict)
+    selections: dict[str, Selection] = field(default_factory=dict)
+    stack: list[Call] = field(default_factory=list)
+    since: list[Call] = field(default_factory=list)
+
+    def fork(self, assumed: Mapping[str, Uncertain] | None = None, overrides: Mapping[Key, Step] | None = None) -> "Session":
+        """The same state, in which nothing is judged, with more values assumed or more steps taken otherwise."""
+        return replace(
+            self, judge=None, assumed=self.assumed | dict(assumed or {}), overrides=self.overrides | dict(overrides or {}),
+            log=list(self.log), latest=dict(self.latest), inputs=dict(self.inputs), pieces=dict(self.pieces),
+            selections=dict(self.selections), stack=list(self.stack), since=list(self.since),
+        )  # fmt: skip
+
+    def adopt(self, other: "Session") -> None:
+        """Go on from where a fork has arrived."""
+        self.log, self.latest, self.inputs, self.pieces = other.log, other.latest, other.inputs, other.pieces
+        self.selections, self.since = other.selections, other.since
+
+    @property
+    def net(self) -> "Replay":
+        """The layers of this session."""
+        return Replay(self.weights, REPLAYED, self.observe, self)
+
+    def width(self, path: str) -> int:
+        """How many channels the tokens of a block have."""
+        config = self.config
+        return config.embed_dims[int(path[len("block")]) - 1] if isinstance(config, ShuntedConfig) else config.embed_dim
+
+    def holds(self, name: str) -> bool:
+        """Whether the candidate has a value of that name."""
+        return name in self.values
+
+    def observe(self, name: str, predicted: Any) -> Any:
+        """The trace of a replay: compare, and go on from the candidate's value, or from what it must have been."""
+        if not isinstance(predicted, Uncertain):
+            return predicted
+        self.latest[name] = predicted
+        supplied = name in self.values
+        if name in self.assumed:
+            return self._compare(name, self.assumed[name].value, predicted, self.assumed[name], supplied=False)
+        return self._compare(name, self.values[name], predicted, None, supplied=True) if supplied else predicted
+
+    def _compare(self, name: str, got: Values, predicted: Uncertain, own: Uncertain | None, supplied: bool) -> Uncertain:
+        comparison = compared(name, got, predicted, None if own is None else own.spread)
+        self.log.append(Observation(comparison, tuple(self.since), tuple(self.stack), supplied))
+        if supplied:
+            self.since = []
+        if own is not None:
+            return own
+        return self.rounding.exact(comparison.got) if _can_go_on(comparison) else predicted
+
+    def note(self, comparison: Comparison) -> None:
+        """Put a comparison on record that is of no value of the candidate's own."""
+        self.log.append(Observation(comparison, tuple(self.since), tuple(self.stack), supplied=False))
+
+    def recovered(self, path: str) -> Uncertain | None:
+        """The tokens that a block's MLP and its last sum read: the block's output less what the MLP adds; None where unknown."""
+        return after_attention(self, path)
+
+    def perform(self, kind: str, path: str, step: Step, *arguments: Any) -> Any:
+        """Take a step of the forward pass, or what is to be taken in its place."""
+        call = Call(kind, path, step, arguments, tuple(self.stack))
+        if kind in LAYERS:
+            self.inputs[path] = arguments
+        else:
+            self.pieces[call.key] = call
+        if self.judge is not None and (not self.stack or kind in UNITS):
+            return self.judge(self, call)
+        return self.take(call)
+
+    def take(self, call: Call) -> Any:
+        """The result of a step, with the steps that belong to it on record."""
+        chosen = self.overrides.get(call.key) or self.overrides.get((call.kind, EVERYWHERE)) or call.step
+        self.since.append(call)
+        self.stack.append(call)
+        try:
+            return chosen(self.net, *call.arguments)
+        finally:
+            self.stack.pop()
+
+
+UNITS = ("vit.embed", "vit.block", "vit.classify", "shunted.stem", "shunted.embed", "shunted.block", "shunted.classify")
+"""The pieces whose faults are judged together; a layer outside of them is judged alone."""
+
+
+def _can_go_on(comparison: Comparison) -> bool:
+    """Whether the next operation can read the candidate's value: only the number of tokens, or of images, is another."""
+    got, wanted = comparison.got, comparison.predicted
+    if got.ndim != len(wanted.shape) or not np.all(np.isfinite(got)):
+        return False
+    return got.shape == wanted.shape or (got.ndim == 3 and got.shape[::2] == wanted.shape[::2])
+
+
+@dataclass(frozen=True)
+class Replay(Network):
+    """The layers of a forward pass whose every step a session takes."""
+
+    session: Session = None  # type: ignore[assignment]  # a field of Network before it has a default
+
+    def linear(self, path: str, x: Any) -> Any:
+        """[..., I] -> [..., O]."""
+        return self.session.perform("linear", path, Network.linear, path, x)
+
+    def layer_norm(self, path: str, x: Any, eps: float) -> Any:
+        """[..., C] -> [..., C]."""
+        return self.session.perform("layer_norm", path, Network.layer_norm, path, x, eps)
+
+    def batch_norm(self, path: str, x: Any, eps: float = 1e-5) -> Any:
+        """[B, C, H, W] -> [B, C, H, W]."""
+        return self.session.perform("batch_norm", path, Network.batch_norm, path, x, eps)
+
+    def conv2d(self, path: str, x: Any, stride: int, padding: int = 0) -> Any:
+        """[B, C, H, W] -> [B, O, H', W']."""
+        return self.session.perform("conv2d", path, Network.conv2d, path, x, stride, padding)
+
+    def depthwise_conv2d(self, path: str, x: Any) -> Any:
+        """[B, C, H, W] -> [B, C, H, W]."""
+        return self.session.perform("depthwise_conv2d", path, Network.depthwise_conv2d, path, x)
+
+    def gelu(self, path: str, x: Any) -> Any:
+        """[...] -> [...]."""
+        return self.session.perform("gelu", path, Network.gelu, path, x)
+
+    def relu(self, path: str, x: Any) -> Any:
+        """[...] -> [...]."""
+        return self.session.perform("relu", path, Network.relu, path, x)
+
+
+def _enter(kind: str, step: Step, net: Replay, *arguments: Any) -> Any:
+    """A piece of a model, taken by the session of the net that it was called with."""
+    path = next((argument for argument in arguments[:1] if isinstance(argument, str)), "")
+    return net.session.perform(kind, path, step, *arguments)
+
+
+def reference(kind: str) -> Step:
+    """What the models do at a piece: the body of the function that declares it."""
+    module, _, function = kind.partition(".")
+    body: Step = getattr(import_module(f"reforg.{module}"), function).__wrapped__
+    return body
+
+
+def _replayed() -> Ops:
+    steps = {kind: reference(kind) for kind in pieces()} | {"evit.reorganize": reorganize}
+    return OPERATIONS.replaced("replay", {kind: partial(_enter, kind, step) for kind, step in steps.items()})
+
+
+def run(session: Session, images: Uncertain) -> None:
+    """The whole forward pass of the session's model; what its log says then is the answer."""
+    net, config = session.net, session.config
+    if isinstance(config, ShuntedConfig):
+        shunted.classify(net, shunted.encode(net, images, config)[-1][0], config)
+    else:
+        vit.classify(net, vit.encode(net, images, config, Schedule(config)), config)
+
+
+REPLAYED = _replayed()

@@ -1,0 +1,190 @@
+"""The error model: what every operation of the reference does to values and to the variance of a port's error.
+
+Each rule adds up, as independent: the error that its inputs bring, through the operation's derivative; the rounding of what it
+reads; that of its sums; that of its result. Derived in docs/exactness.md. u^2 / 3 of a format is `rounding.operand` and so on.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from reforg.arrays import Array
+from reforg.ops import REFERENCE, Ops, Trace, basic, conv, resize, untraced
+from reforg.verification.uncertain import Rounding, Uncertain, Values, Variances
+
+PASSES = 2.0  # roundings of a function's elementary operations, whose errors add up to about twice the result's own
+GAUSS = 1 / math.sqrt(2 * math.pi)
+
+
+def _product(x: Uncertain, count: int, y: Values, apply: Any) -> Uncertain:
+    """The result of a linear map of `count` terms; apply: the same map, with its weights squared, of variances."""
+    rounding = x.rounding
+    share = rounding.kind(2 * rounding.operand + rounding.sums * count / 2)
+    inner = rounding.squares(x.value) * share
+    variance = apply(inner if x.variance is None else inner + x.variance)
+    total = rounding.kind(rounding.product + rounding.sums * count / 3) * rounding.squares(y)
+    return Uncertain(y, variance + total, rounding)
+
+
+def _shifted(y: Uncertain, bias: Uncertain | None, shape: tuple[int, ...]) -> Uncertain:
+    """y + bias, rounded as a product is."""
+    if bias is None:
+        return y
+    rounding, term = y.rounding, bias.value.reshape(shape)
+    return rounding.rounded(y.value + term, y.spread + rounding.squares(term) * rounding.kind(rounding.product), rounding.product)
+
+
+def linear(x: Uncertain, weight: Uncertain, bias: Uncertain | None = None) -> Uncertain:
+    """[..., I], [O, I], [O] -> [..., O]."""
+    squares = x.rounding.squares(weight.value)
+    y = basic.linear(x.value, weight.value)
+    return _shifted(_product(x, weight.shape[1], y, lambda part: basic.linear(part, squares)), bias, (-1,))
+
+
+def conv2d(x: Uncertain, weight: Uncertain, bias: Uncertain | None = None, stride: int = 1, padding: int = 0) -> Uncertain:
+    """[B, C, H, W], [O, C, kh, kw], [O] -> [B, O, H', W']."""
+    squares = x.rounding.squares(weight.value)
+    y = conv.conv2d(x.value, weight.value, None, stride, padding)
+    count = math.prod(weight.shape[1:])
+    return _shifted(
+        _product(x, count, y, lambda part: conv.conv2d(part, squares, None, stride, padding)), bias, (-1, 1, 1)
+    )  # fmt: skip
+
+
+def depthwise_conv2d(x: Uncertain, weight: Uncertain, bias: Uncertain | None = None, padding: int = 1) -> Uncertain:
+    """[B, C, H, W], [C, 1, kh, kw], [C] -> [B, C, H', W']."""
+    squares = x.rounding.squares(weight.value)
+    y = conv.depthwise_conv2d(x.value, weight.value, None, padding)
+    count = math.prod(weight.shape[2:])
+    return _shifted(
+        _product(x, count, y, lambda part: conv.depthwise_conv2d(part, squares, None, padding)), bias, (-1, 1, 1)
+    )  # fmt: skip
+
+
+def layer_norm(x: Uncertain, weight: Uncertain, bias: Uncertain, eps: float) -> Uncertain:
+    """[..., C], [C], [C] -> [..., C]. Mean and variance are sums over C, in the accumulators' format."""
+    rounding, count = x.rounding, x.shape[-1]
+    kind = rounding.kind
+    mean = x.value.mean(axis=-1, keepdims=True)
+    centred = x.value - mean
+    variance = np.mean(centred * centred, axis=-1, keepdims=True)
+    deviation = np.sqrt(variance + eps)
+    normed = centred / deviation
+    scaled = normed * weight.value
+    shift = rounding.sums * (variance / 2 + mean * mean * (0.5 + count / 3))  # of the mean
+    of_centred = (rounding.squares(centred) * kind(rounding.sums) + shift.astype(kind) + (0 if x.variance is None else x.variance))
+    ratio = np.minimum(mean * mean / (variance + eps), 1e6)  # where the mean is large, E[x^2] - E[x]^2 loses as much
+    of_deviation = rounding.sums * (count / 3 * (1 + ratio) ** 2 / 4 + 3)
+    gain = rounding.squares(weight.value / deviation)
+    own = rounding.squares(scaled) * (of_deviation.astype(kind) + kind(2 * rounding.stored))
+    own += of_centred * gain + rounding.squares(bias.value) * kind(rounding.stored)
+    return rounding.rounded(scaled + bias.value, own, rounding.stored)
+
+
+def batch_norm(x: Uncertain, weight: Uncertain, bias: Uncertain, mean: Uncertain, variance: Uncertain, eps: float) -> Uncertain:
+    """[B, C, H, W] and four times [C] -> [B, C, H, W]; as x gain + (bias - mean gain), whose terms may cancel."""
+    rounding = x.rounding
+    kind = rounding.kind
+    gain = (weight.value / np.sqrt(variance.value + eps))[:, None, None]
+    shift = bias.value[:, None, None] - mean.value[:, None, None] * gain
+    terms = rounding.squares(x.value * gain) + rounding.squares(mean.value[:, None, None] * gain)
+    own = terms * kind(4 * rounding.sums + 2 * rounding.operand) + rounding.squares(shift) * kind(rounding.stored)
+    if x.variance is not None:
+        own = own + x.variance * rounding.squares(gain)
+    return rounding.rounded(x.value * gain + shift, own, rounding.product)
+
+
+def gelu(x: Uncertain) -> Uncertain:
+    """[...] -> [...]; 1 + erf cancels for negative x, so its error is one of x, not of the result."""
+    rounding = x.rounding
+    y = basic.gelu(x.value)
+    own = rounding.squares(x.value) * rounding.kind(rounding.product)
+    if x.variance is not None:
+        narrow = x.value.astype(rounding.kind)
+        density = narrow * np.exp(narrow * narrow * -0.5) * rounding.kind(GAUSS)
+        share = np.divide(y, x.value, out=np.full_like(y, 0.5), where=x.value != 0)
+        own += x.variance * np.square(share.astype(rounding.kind) + density)
+    return rounding.rounded(y, own, PASSES * rounding.product)
+
+
+def relu(x: Uncertain) -> Uncertain:
+    """[...] -> [...], exact."""
+    positive = x.value > 0
+    return Uncertain(x.value * positive, None if x.variance is None else x.variance * positive, x.rounding)
+
+
+def erf(x: Uncertain) -> Uncertain:
+    """[...] -> [...]."""
+    rounding = x.rounding
+    own = None if x.variance is None else x.variance * rounding.squares(2 / math.sqrt(math.pi) * np.exp(-x.value * x.value))
+    return rounding.rounded(basic.erf(x.value), own, PASSES * rounding.product)
+
+
+def softmax(x: Uncertain) -> Uncertain:
+    """[..., N] -> [..., N]; dp_i = p_i (ds_i - sum p_j ds_j), so a probability near 1 hardly heeds its own score."""
+    rounding = x.rounding
+    kind = rounding.kind
+    shifted = x.value - x.value.max(axis=-1, keepdims=True)
+    powers = np.exp(shifted)
+    y = powers / powers.sum(axis=-1, keepdims=True)
+    relative = (rounding.squares(shifted) + kind(6 + x.shape[-1] / 3)) * kind(rounding.sums)
+    if x.variance is not None:
+        of_sum = np.sum(rounding.squares(y) * x.variance, axis=-1, keepdims=True)
+        relative += x.variance * (1 - 2 * y).astype(kind) + of_sum
+    return rounding.rounded(y, rounding.squares(y) * relative, PASSES * rounding.product)
+
+
+def attention(
+    queries: Uncertain, keys: Uncertain, values: Uncertain, scale: float, trace: Trace = untraced, softmax: Any = softmax
+) -> tuple[Uncertain, Array]:
+    """[B, H, N, D], [B, H, M, D] twice -> context [B, H, N, D], probabilities [B, H, N, M]."""
+    rounding = queries.rounding
+    products = _matmul(queries, keys.moved(np.matrix_transpose))
+    factor = rounding.kind(scale * scale)
+    scores = rounding.rounded(products.value * scale, products.spread * factor, PASSES * rounding.product)
+    probabilities = trace("probs", softmax(trace("scores", scores)))
+    return trace("context", _matmul(probabilities, values)), probabilities
+
+
+def _matmul(a: Uncertain, b: Uncertain) -> Uncertain:
+    """[..., N, K], [..., K, M] -> [..., N, M]."""
+    rounding, y = a.rounding, a.value @ b.value
+    squares = rounding.squares(b.value)
+    result = _product(a, a.shape[-1], y, lambda part: part @ squares)
+    if b.variance is None:
+        return result
+    return Uncertain(y, result.spread + rounding.squares(a.value) @ b.variance, rounding)
+
+
+def resampled(x: Uncertain, size: tuple[int, int], method: str = "bicubic", antialias: bool = False) -> Uncertain:
+    """[B, C, H, W] -> [B, C, *size]; in float32 at best, because timm resamples in float32 whatever the model's dtype."""
+    rounding = x.rounding
+    y = resize.resize(x.value, size, method, antialias)
+    near: Variances = resize.resize(rounding.squares(x.value), size, "bilinear", antialias)
+    relative = max(rounding.stored, 2.0**-48 / 3)
+    return rounding.rounded(y, near * rounding.kind(16 * relative), relative)
+
+
+def rank(scores: Uncertain) -> Any:
+    """[B, N] -> [B, N], the indices of each row by falling score."""
+    return np.argsort(-scores.value, axis=-1, stable=True)
+
+
+def gather(tokens: Uncertain, indices: Any) -> Uncertain:
+    """[B, N, ...], [B, K] -> [B, K, ...]."""
+    at = indices.reshape(*indices.shape, *(1,) * (len(tokens.shape) - 2))
+    return tokens.moved(lambda part: np.take_along_axis(part, at, axis=1))
+
+
+OPERATIONS: Ops = REFERENCE.replaced(
+    "error model",
+    {
+        "linear": linear, "layer_norm": layer_norm, "batch_norm": batch_norm, "erf": erf, "gelu": gelu, "relu": relu,
+        "softmax": softmax, "attention": attention, "conv2d": conv2d, "depthwise_conv2d": depthwise_conv2d,
+        "resize": resampled, "rank": rank, "gather": gather,
+    },
+)  # fmt: skip
+"""Every operation of the reference on uncertain arrays."""
+
+__all__ = ["OPERATIONS", "Rounding"]

@@ -1,0 +1,251 @@
+"""Which tokens a candidate kept, read off what follows, and whether rounding can account for the choice.
+
+Traces seldom hold indices. But all that stands between a reorganization and the next attention treats each token alone, so the
+rows of `blocks.N.norm2`, say, are what the reference makes of single tokens: the nearest one tells which it was. A row near to none
+is the fused token.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from reforg.config import VitConfig
+from reforg.evit import fuse_inattentive
+from reforg.ops import Network, Recorder
+from reforg.verification.comparison import INFINITE, MOST, Comparison
+from reforg.verification.layouts import fitted
+from reforg.verification.report import DIVERGES, EQUAL, FLIPPED, REORDERED, Difference, Selection
+from reforg.verification.rules import OPERATIONS, gather
+from reforg.verification.uncertain import Uncertain, Values
+
+if TYPE_CHECKING:
+    from reforg.verification.replay import Replay, Session
+
+Indices = npt.NDArray[np.intp]
+Fuse = Callable[[Uncertain, Uncertain], Uncertain]
+CLEAR = 0.5  # of the distance to the second nearest token: a row no further than that from the nearest is that token
+NEAR = 2.0  # standard deviations, as a root mean square over a row: closer is the same within rounding
+NOT_SEEN = "not seen"
+FUSED = np.iinfo(np.intp).min  # in place of a token's number, which is negative where a special token was taken for a patch
+
+
+@dataclass(frozen=True)
+class Rows:
+    """For each row [B, N'] of the candidate after its special tokens, which token it is, or FUSED."""
+
+    tokens: Indices
+
+    @property
+    def fused(self) -> bool:
+        """Whether there is a fused token."""
+        return bool(np.any(self.tokens == FUSED))
+
+    @property
+    def kept(self) -> Indices:
+        """The kept tokens [B, K] in the candidate's order."""
+        return self.tokens[self.tokens != FUSED].reshape(len(self.tokens), -1)
+
+
+def reorganize(
+    net: "Replay", path: str, tokens: Uncertain, scores: Uncertain, count: int, config: VitConfig, ranking: Uncertain | None = None,
+    fuse: Fuse = fuse_inattentive, fuses: bool | None = None, shift: int = 0,
+) -> Uncertain:  # fmt: skip
+    """The reference's reorganization with the candidate's own choice, once that is found to be right or wrong.
+
+    [B, S + N, C], [B, N] -> [B, S + K (+ 1), C]. ranking: scores to choose by, where they are not the ones to fuse by. fuses: whether
+    a fused token is wanted, by default as the config says. shift: what the indices are off by when tokens are gathered.
+    """
+    session, special = net.session, config.num_special
+    fuses = config.fuse_token if fuses is None else fuses
+    ranking = scores if ranking is None else ranking
+    order = np.argsort(-ranking.value, axis=1, stable=True)
+    rows = _seen(session, path, tokens, config)
+    if rows is None:
+        session.selections[path] = _unseen(path, ranking, order, count)
+        rows = _rows_of(order[:, :count] + shift, fuses)
+    else:
+        _judge(session, path, ranking, order, count, rows, fuses, shift)
+    return net.trace(f"{path}.reorganized", _arranged(tokens, scores, rows, special, fuse, shift))
+
+
+def _rows_of(kept: Indices, fuses: bool) -> Rows:
+    """The reference's own arrangement: kept tokens, then the fused one."""
+    return Rows(np.pad(kept, ((0, 0), (0, 1)), constant_values=FUSED) if fuses else kept)
+
+
+def _arranged(tokens: Uncertain, scores: Uncertain, rows: Rows, special: int, fuse: Fuse, shift: int) -> Uncertain:
+    """Special tokens, then the rows in the candidate's order, the fused one where the candidate has it."""
+    xp, (batch, count) = tokens.rounding, scores.shape
+    kept = rows.kept
+    parts = [tokens[:, :special, :], gather(tokens, kept + special)]
+    place = np.cumsum(rows.tokens != FUSED, axis=1) - 1 + special
+    if rows.fused:
+        dropped = np.ones((batch, count), dtype=bool)
+        np.put_along_axis(dropped, np.clip(kept - shift, 0, count - 1), False, axis=1)
+        index = np.argsort(~dropped, axis=1, stable=True)[:, : int(dropped.sum(axis=1).min())]
+        parts.append(fuse(gather(tokens[:, special:, :], index), gather(scores, index)))
+        place = np.where(rows.tokens == FUSED, special + kept.shape[1], place)
+    leading = np.broadcast_to(np.arange(special), (batch, special))
+    return gather(xp.concat(parts, axis=1), np.concatenate([leading, place], axis=1))
+
+
+def _seen(session: "Session", path: str, tokens: Uncertain, config: VitConfig) -> Rows | None:
+    """The candidate's rows, by the first value that shows them clearly; None where none does."""
+    for predicted, got in _views(session, path, tokens, config):
+        found = _matched(predicted, got, config.num_special)
+        if found is not None:
+            return found
+    return None
+
+
+def _views(session: "Session", path: str, tokens: Uncertain, config: VitConfig) -> Iterator[tuple[Uncertain, Values]]:
+    """Values that the candidate has after the reorganization, beside what the reference makes of every token that came in.
+
+    The nearest ones first; the last are as far as the next attention.
+    """
+    name = f"{path}.reorganized"
+    if name in session.assumed:
+        yield tokens, session.assumed[name].value
+    elif session.holds(name):
+        yield from _as_rows(tokens, session.values[name])
+    hidden = session.recovered(path)
+    if hidden is not None:
+        yield tokens, hidden.value
+    if not any(session.holds(follower) for follower in _followers(path, config)):
+        return
+    from reforg.vit import feed_forward
+
+    recorder = Recorder()
+    net = Network(session.weights, OPERATIONS, recorder)
+    recorder(path, feed_forward(net, path, tokens, config))
+    for follower, predicted in recorder.values.items():
+        if session.holds(follower):
+            yield from _as_rows(predicted, session.values[follower])
+
+
+def _followers(path: str, config: VitConfig) -> Iterator[str]:
+    for branch in config.branches:
+        yield f"{path}.norm2{branch}"
+        yield from (f"{path}.mlp{branch}{part}" for part in ("", ".fc1", ".act", ".fc2"))
+    yield path
+
+
+def _as_rows(predicted: Uncertain, got: Values) -> Iterator[tuple[Uncertain, Values]]:
+    """The candidate's value as [B, N', C], where it is that or can be brought to it."""
+    batch, _, width = predicted.shape
+    if got.size % (batch * width):
+        return
+    value, _ = fitted(got, np.empty((batch, got.size // (batch * width), width)))
+    if value.ndim == 3 and value.shape[::2] == (batch, width):
+        yield predicted, value
+
+
+def _matched(predicted: Uncertain, got: Values, special: int) -> Rows | None:
+    """Which token each row [B, S + N', C] is, of those predicted [B, S + N, C]; None where more than one row of an image is none."""
+    found = np.stack([_nearest(*pair) for pair in zip(_images(predicted), got[:, special:], strict=True)])
+    unmatched = (found == FUSED).sum(axis=1)
+    if not found.shape[1] or unmatched.max() > 1 or unmatched.min() != unmatched.max():
+        return None
+    return Rows(np.where(found == FUSED, FUSED, found - special))
+
+
+def _images(x: Uncertain) -> Iterator[Uncertain]:
+    return (x[number] for number in range(x.shape[0]))
+
+
+def _nearest(predicted: Uncertain, rows: Values) -> Indices:
+    """For each row [N', C] the number of the token [N, C] that it is; FUSED for one that is none."""
+    tokens = predicted.value
+    distances = _distances(rows, tokens)
+    nearest = np.argmin(distances, axis=1)
+    first = np.take_along_axis(distances, nearest[:, None], axis=1)[:, 0]
+    np.put_along_axis(distances, nearest[:, None], np.inf, axis=1)
+    clear = first <= CLEAR**2 * distances.min(axis=1)
+    variance = predicted.spread[nearest] + predicted.rounding.kind(predicted.rounding.floor or 1e-300)
+    within = np.mean(np.square(rows - tokens[nearest]) / np.maximum(variance, 1e-30), axis=1) <= NEAR**2
+    return np.where(clear | within, nearest, FUSED)
+
+
+def _distances(a: Values, b: Values) -> Values:
+    """Squared distances [N', N] of rows [N', C] and [N, C]."""
+    squared = np.sum(a * a, axis=1)[:, None] + np.sum(b * b, axis=1) - 2 * a @ b.T
+    return np.maximum(squared, 0.0)
+
+
+def _judge(
+    session: "Session", path: str, ranking: Uncertain, order: Indices, count: int, rows: Rows, fuses: bool, shift: int
+) -> None:  # fmt: skip
+    """Record whether the candidate's choice is the reference's, one that rounding accounts for, or wrong."""
+    kept = rows.kept
+    images = [_choice(ranking, number, order[number, :count], kept[number] - shift) for number in range(len(order))]
+    right = kept.shape[1] == count and rows.fused == fuses
+    flips = tuple(image.flips for image in images)
+    reordered = not np.array_equal(rows.tokens, _rows_of(order[:, :count] + shift, fuses).tokens)
+    verdict = (
+        DIVERGES if not right or any(image.excess > 1 for image in images)
+        else FLIPPED if any(flips) else REORDERED if reordered else EQUAL
+    )  # fmt: skip
+    margins, limits = _margins(ranking, order, count)
+    session.selections[path] = Selection(path, margins, limits, flips, bool(reordered), verdict)
+    session.note(_compared(path, ranking, rows, images, (count + fuses, right)))
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """One image: how many kept tokens are not the reference's, by how much the worst of them lacks, the limit of that, and which."""
+
+    flips: int
+    lack: float
+    limit: float
+    token: int
+
+    @property
+    def excess(self) -> float:
+        """The lack in units of its limit."""
+        return self.lack / self.limit if self.limit else (INFINITE if self.flips else 0.0)
+
+
+def _choice(ranking: Uncertain, image: int, wanted: Indices, kept: Indices) -> _Choice:
+    """How the kept tokens of an image differ from the wanted ones."""
+    extra, missing = np.setdiff1d(kept, wanted), np.setdiff1d(wanted, kept)
+    if np.any(extra < 0):
+        return _Choice(len(extra), INFINITE, 0.0, int(extra[0]))
+    if not len(extra) or not len(missing):
+        return _Choice(len(extra), 0.0, 1.0, -1)
+    value, spread = ranking.value[image], ranking.spread[image]
+    lacks = value[missing][:, None] - value[extra]
+    limits = MOST * np.sqrt(spread[missing][:, None] + spread[extra] + ranking.rounding.floor)
+    at = np.unravel_index(np.argmax(lacks / np.maximum(limits, 1e-300)), lacks.shape)
+    return _Choice(len(extra), float(lacks[at]), float(limits[at]), int(extra[at[1]]))
+
+
+def _margins(ranking: Uncertain, order: Indices, count: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Of each image the last kept score less the first dropped, and what rounding can make of that."""
+    count = min(count, order.shape[1] - 1)
+    pair = order[:, count - 1 : count + 1]
+    value, spread = np.take_along_axis(ranking.value, pair, axis=1), np.take_along_axis(ranking.spread, pair, axis=1)
+    limits = MOST * np.sqrt(spread.sum(axis=1) + ranking.rounding.floor)
+    return tuple(map(float, value[:, 0] - value[:, 1])), tuple(map(float, limits))
+
+
+def _unseen(path: str, ranking: Uncertain, order: Indices, count: int) -> Selection:
+    margins, limits = _margins(ranking, order, count)
+    return Selection(path, margins, limits, (0,) * len(margins), False, NOT_SEEN)
+
+
+def _compared(path: str, ranking: Uncertain, rows: Rows, images: list[_Choice], wanted: tuple[int, bool]) -> Comparison:
+    """The choice as a comparison: by the score that the worst token lacks, or by the number of rows."""
+    count, right = wanted
+    number = int(np.argmax([image.excess for image in images]))
+    worst = images[number]
+    batch, got = rows.tokens.shape
+    scale = float(np.max(np.abs(ranking.value[number]))) or 1.0
+    lack, limit = (worst.lack / scale, worst.limit / scale) if right else (INFINITE, 0.0)
+    where = (number, worst.token) if right else None
+    difference = Difference(
+        f"{path}.kept", f"{path}.reorganized", lack, limit, where, (batch, got), (batch, count), note="the choice of tokens"
+    )
+    return Comparison(difference, rows.tokens.astype(np.float64), ranking.rounding.exact(np.zeros((batch, 0))))

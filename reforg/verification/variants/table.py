@@ -1,0 +1,37 @@
+"""The table of variants, by the kind of step that they replace."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+Step = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to do a step otherwise. at: the inner name, after the step's path, where it departs (".scores"), if that is not the
+    step's own.
+    """
+
+    label: str
+    step: Step
+    at: str | None = None
+
+    def operation(self, path: str) -> str:
+        """The trace name of what is done otherwise."""
+        if self.at is None:
+            return path
+        return f"{path}{self.at}" if self.at.startswith(".") else self.at
+
+
+TABLE: dict[str, list[Variant]] = {}
+
+
+def variant(kind: str, label: str, at: str | None = None) -> Callable[[Step], Step]:
+    """Enter a function as a variant of the steps of a kind ("gelu", "vit.block")."""
+
+    def entered(step: Step) -> Step:
+        TABLE.setdefault(kind, []).append(Variant(label, step, at))
+        return step
+
+    return entered

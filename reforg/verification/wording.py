@@ -1,0 +1,166 @@
+"""How a report's figures and places are said; text, terminal and page share it."""
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+
+from reforg.errors import printable
+from reforg.verification.report import DIVERGES, EQUAL, FLIPPED, REORDERED, Difference, Report, Selection
+
+WITHIN, ELEMENT, MEAN, SHAPE, UNBOUNDED = "within", "element", "mean", "shape", "unbounded"
+NOT_SEEN = "not seen"
+LONGEST = 200  # characters of a name; it may come from a file that means harm
+BLOCK = re.compile(r"blocks\.\d+|block\d+\.\d+")
+HEADS = ("head", "head_dist", "logits")
+AXES_OF_FOUR = {
+    "scores": ("image", "head", "query", "key"),
+    "probs": ("image", "head", "query", "key"),
+    "context": ("image", "head", "token", "channel"),
+}
+TOKENS_OF_TWO = ("cls_attention", "kept", "reorganized")
+
+
+def share(difference: Difference) -> float:
+    """The error in units of its limit; infinity where either is not told by a number."""
+    worst, limit = difference.worst, difference.limit
+    if not math.isfinite(worst) or math.isnan(limit):
+        return math.inf
+    if not worst:
+        return 0.0
+    return worst / limit if limit else math.inf
+
+
+def kind_of(difference: Difference) -> str:
+    """What is compared with the limit, or why nothing can be: one of the five words above; the JSON schema explains them."""
+    if difference.passed:
+        return WITHIN
+    if not math.isfinite(difference.worst):
+        return SHAPE if difference.shape_got != difference.shape_wanted else UNBOUNDED
+    return MEAN if difference.where is None else ELEMENT
+
+
+def headline(report: Report) -> str:
+    """The verdict in one line."""
+    said = {
+        EQUAL: f"{counted(len(report.differences), 'value')} compared, all within the rounding of {report.dtype}",
+        REORDERED: f"all is within the rounding of {report.dtype}",
+        FLIPPED: "the scores are too close to tell apart",
+    }
+    return f"{report.verdict}: {said[report.verdict]}" if report.verdict != DIVERGES else f"{DIVERGES}{_of_faults(report)}"
+
+
+def _of_faults(report: Report) -> str:
+    if not report.faults:
+        return ""
+    first = name_of(report.faults[0].operation)
+    return f": 1 fault, in {first}" if len(report.faults) == 1 else f": {len(report.faults)} faults, the first in {first}"
+
+
+def summary(report: Report) -> str:
+    """How many values were compared, how many passed their limit, and which came nearest to it where none did."""
+    beyond = sum(not difference.passed for difference in report.differences)
+    told = counted(len(report.differences), "value")
+    if beyond or not report.differences:
+        return f"{told}, {beyond} beyond the limit"
+    nearest = max(report.differences, key=share)
+    return f"{told}, all within their limits; nearest to it {name_of(nearest.name)} ({times(share(nearest))})"
+
+
+def cause(difference: Difference) -> str:
+    """What the value is called, and the operation that it comes from where that is another."""
+    name, operation = name_of(difference.name), name_of(difference.operation)
+    return name if name == operation else f"{name}, arising in {operation}"
+
+
+def extent(difference: Difference) -> str:
+    """Error, limit and place as a sentence."""
+    kind = kind_of(difference)
+    if kind == SHAPE:
+        return f"shape {shape(difference.shape_got)}, wanted {shape(difference.shape_wanted)}"
+    if kind == UNBOUNDED:
+        at = f", at {place(difference)}" if difference.where else ""
+        return f"error without bound{at}"
+    what = "root mean square" if kind == MEAN else "error"
+    at = f", at {place(difference)}" if difference.where else ""
+    return f"{what} {figure(difference.worst)}, limit {figure(difference.limit)}{at}"
+
+
+def excess(difference: Difference) -> str:
+    """By how much the limit is passed, in words."""
+    found = share(difference)
+    if not math.isfinite(found):
+        return "no limit holds"
+    return "just above its limit" if found < 1.01 else f"{times(found)} times its limit"
+
+
+def place(difference: Difference) -> str:
+    """The worst element's index in words: "image 0, token 3, channel 77"; an empty text where there is none."""
+    where = difference.where
+    if where is None:
+        return ""
+    axes = _axes(difference.name, len(where))
+    return ", ".join(f"{axis} {int(index)}" for axis, index in zip(axes, where, strict=True))
+
+
+def _axes(name: str, rank: int) -> Sequence[str]:
+    """What each axis of a trace's value counts."""
+    last = name.rpartition(".")[2]
+    if rank == 4:
+        return AXES_OF_FOUR.get(last, ("image", "channel", "row", "column"))
+    if rank == 3:
+        return "image", "token", "channel"
+    if rank == 2:
+        return "image", "class" if last in HEADS else "token" if last in TOKENS_OF_TWO else "channel"
+    return [f"axis {number}:" for number in range(rank)]
+
+
+def closest(selection: Selection) -> int | None:
+    """The image whose margin is smallest in units of its limit; None where there is no image."""
+    pairs = list(enumerate(zip(selection.margins, selection.limits, strict=True)))
+    return min(pairs, key=lambda pair: pair[1][0] / pair[1][1] if pair[1][1] else math.inf)[0] if pairs else None
+
+
+def parts(names: Iterable[str]) -> list[tuple[str, list[int]]]:
+    """Names in the order of execution -> the blocks, and what stands between them, each with the numbers of its names."""
+    found: list[tuple[str, bool, list[int]]] = []
+    for number, name in enumerate(names):
+        block = BLOCK.match(name)
+        label = block[0] if block else name.partition(".")[0]
+        if found and (found[-1][0] == label if block else not found[-1][1]):
+            found[-1][2].append(number)
+        else:
+            found.append((label, bool(block), [number]))
+    return [(label, numbers) for label, _, numbers in found]
+
+
+def figure(value: float) -> str:
+    """A number with three digits, in the power of ten that errors are read in."""
+    return "infinite" if math.isinf(value) else "0" if value == 0 else f"{value:.2e}"
+
+
+def times(value: float) -> str:
+    """A factor with two or three digits."""
+    if not math.isfinite(value):
+        return "infinite"
+    return f"{value:.1e}" if value >= 1e5 else f"{value:,.0f}" if value >= 100 else f"{value:.2g}"
+
+
+def shape(sizes: Sequence[int]) -> str:
+    """A shape as Python writes it."""
+    return str(tuple(int(size) for size in sizes))
+
+
+def counted(number: int, word: str) -> str:
+    """The number with its word: 1 value, 2 values."""
+    return f"{number:,} {word}{'' if number == 1 else 's'}"
+
+
+def name_of(text: str, most: int = LONGEST) -> str:
+    """A text from elsewhere as one line that breaks nothing, cut where it is too long."""
+    return printable(text if len(text) <= most else f"{text[: most - 3]}...")
+
+
+def some(names: Sequence[str], most: int) -> str:
+    """The first names, and how many more there are."""
+    shown = ", ".join(name_of(name, 60) for name in names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most:,} more"
