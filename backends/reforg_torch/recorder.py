@@ -101,7 +101,7 @@ class Run:
 
     def values(self) -> dict[str, Values]:
         """Every output under its name."""
-        found = {}
+        found: dict[str, Values] = {}
         for path, outputs in self.outputs.items():
             if len(outputs) > 1:
                 found |= {f"{path}@{number}": output for number, output in enumerate(outputs)}

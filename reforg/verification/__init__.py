@@ -12,15 +12,17 @@ from reforg.verification.replay import Session, run
 from reforg.verification.report import DIVERGES, EQUAL, FLIPPED, REORDERED, Difference, ErrorMap, Report, Selection
 from reforg.verification.uncertain import Rounding
 
+LAYER = (".weight", ".bias", ".running_mean", ".running_var")
+
 __all__ = ["Difference", "ErrorMap", "Report", "Selection", "verify"]
 
 
 def verify(candidate: Any, model: Any, images: Any, dtype: str = "float32", rename: Any = None) -> Report:
-    """draft"""
+    """Draft"""
     precision = precision_of(dtype)
     rounding = Rounding(precision)
     values = {k: np.asarray(v, np.float64) for k, v in candidate.items()}
-    weights = {k: rounding.exact(model.backend.to_numpy(v)) for k, v in model.weights.items()}
+    weights = {k: (rounding.exact if k.endswith(LAYER) else rounding.stored_once)(model.backend.to_numpy(v)) for k, v in model.weights.items()}
     session = Session(model.config, rounding, weights, values, len(images), judge)
     notes = []
     try:

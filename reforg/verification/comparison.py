@@ -72,7 +72,7 @@ def variance_of(predicted: Uncertain, own: npt.NDArray[np.floating] | None = Non
     variance = predicted.variance
     if variance is None:
         variance = rounding.squares(predicted.value) * rounding.kind(rounding.stored)
-    total: npt.NDArray[np.floating] = variance + rounding.kind(rounding.floor or 1e-300)
+    total: npt.NDArray[np.floating] = variance + rounding.kind(max(rounding.floor, float(np.finfo(rounding.kind).tiny)))
     return total if own is None else total + own
 
 
@@ -83,7 +83,7 @@ def _extreme(
     if not errors.size:
         return 0.0, 0.0, None
     squares = rounding.squares(errors)
-    shares = squares / np.maximum(variance, np.finfo(rounding.kind).tiny)
+    shares = squares / variance
     flat = int(np.argmax(shares))
     most, mean = float(np.sqrt(shares.flat[flat])), float(np.sqrt(np.mean(shares, dtype=np.float64)))
     allowed = MEAN + SHORT / np.sqrt(shares.size)

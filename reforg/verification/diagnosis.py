@@ -85,7 +85,7 @@ def _attempt(session: Session, call: Call) -> Attempt:
 
 def _broken(call: Call, error: Exception) -> Comparison:
     name = call.path or OUTPUTS.get(call.kind, call.kind)
-    difference = Difference(name, name, INFINITE, 0.0, None, (), (), note=f"cannot be replayed: {str(error).splitlines()[0]:.200}")
+    difference = Difference(name, name, INFINITE, 0.0, None, (), (), note=f"cannot be replayed: {error!s:.200}")
     return Comparison(difference, np.zeros(0), Uncertain(np.zeros(0), None, None))  # type: ignore[arg-type]
 
 

@@ -60,8 +60,8 @@ def _sections(report: Report) -> Iterator[str]:
         yield _section("Faults", page_tables.faults(report))
     if report.differences:
         yield _section("Errors in the order of execution", page_figures.errors(report))
-    if report.faults:
-        yield _section("Error map of the first fault", page_figures.maps(report))
+    if maps := page_figures.maps(report):
+        yield _section("Where the error lies", maps)
     if report.selections:
         yield _section("Selections", page_figures.margins(report.selections) + page_tables.selections(report))
     if report.notes:

@@ -108,7 +108,8 @@ def _row(row: Sequence[Group], scale: Scale, step: float, top: float, line: floa
     for column in (column for group in row for column in group.columns):
         pieces.append(_column(column, scale, left, step, floor))
         if column.label and left - labelled >= LETTER * (len(column.label) + 1):
-            pieces.append(_text(left + step / 2, floor - HEIGHT - 6, column.label, "mark"))
+            above = 10 if math.isinf(column.value) else 6  # clear of the arrow
+            pieces.append(_text(left + step / 2, floor - HEIGHT - above, column.label, "mark"))
             labelled = left
         left += step
     if line is not None:

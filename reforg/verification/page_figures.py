@@ -7,8 +7,8 @@ from html import escape
 from reforg.verification import page_map
 from reforg.verification.page_chart import Column, Group, chart, scale_of
 from reforg.verification.page_tables import folded
-from reforg.verification.report import DIVERGES, Difference, Report, Selection
-from reforg.verification.wording import NOT_SEEN, counted, extent, figure, name_of, parts, share, summary, times
+from reforg.verification.report import DIVERGES, Difference, ErrorMap, Report, Selection
+from reforg.verification.wording import NOT_SEEN, axes_of_map, counted, extent, figure, name_of, parts, share, summary, times
 
 MAPS = 6  # error maps on a page, each of up to 100 kB
 
@@ -17,10 +17,8 @@ def errors(report: Report) -> str:
     """The chart of all differences, faults numbered as in their table."""
     numbers = {fault.name: str(number) for number, fault in reversed(list(enumerate(report.faults, 1)))}
     columns = [_error(difference, numbers.get(difference.name, "")) for difference in report.differences]
-    groups = [
-        Group(_part(label, report, found), [columns[number] for number in found])
-        for label, found in parts(difference.name for difference in report.differences)
-    ]
+    found = parts([difference.name for difference in report.differences])
+    groups = [Group(label, [columns[number] for number in members]) for label, members in found]
     scale = scale_of([column.value for column in columns], low=-2, high=1, least=-4)
     label = f"Bars on a log scale: error in units of its limit. {summary(report)}. The table of all differences has the figures."
     keys = {"fault": "fault", "beyond": "beyond its limit, not a fault of its own", "within": "within its limit", "limit": "limit"}
@@ -28,17 +26,11 @@ def errors(report: Report) -> str:
     return _figure(chart(groups, scale, label, line=1.0), "Error of each value in units of its limit.", keys, present)
 
 
-def _part(label: str, report: Report, numbers: Sequence[int]) -> str:
-    """A block's own path; what stands before the first and after the last block by what it is."""
-    names = [report.differences[number].name for number in numbers]
-    return "head" if "logits" in names or "head" in names else name_of(label, 40)
-
-
 def _error(difference: Difference, number: str) -> Column:
     found = share(difference)
     look = "fault" if number else "within" if difference.passed else "beyond"
-    said = f"{times(found)} of the limit" if math.isfinite(found) else "no limit holds"
-    return Column(found, look, f"{name_of(difference.name)}: {extent(difference)} ({said})", number)
+    said = f"; {times(found)} of the limit" if math.isfinite(found) else ""
+    return Column(found, look, f"{name_of(difference.name)}: {extent(difference)}{said}", number)
 
 
 def margins(selections: Sequence[Selection]) -> str:
@@ -49,7 +41,7 @@ def margins(selections: Sequence[Selection]) -> str:
         return ""
     values = [value for column in columns for value in (column.value, column.limit or 0.0)]
     logs = [math.log10(value) for value in values if 0 < value < math.inf] or [0.0]
-    scale = scale_of(values, low=math.floor(min(logs)), high=max(math.ceil(max(logs)), math.floor(min(logs)) + 1), least=-14)
+    scale = scale_of(values, low=math.ceil(min(logs)) - 1, high=math.floor(max(logs)) + 1, least=-14)
     keys = {"fault": "another choice than rounding allows", "close": "margin no larger than its limit", "within": "margin"}
     label = "Bars on a log scale: margin of each image at each reorganization; dashes: its limit. The table below has the figures."
     caption = "Margin of each image at each reorganization: where it is below its limit, rounding may choose otherwise."
@@ -80,17 +72,17 @@ def _framed(caption: str, keys: str, inside: str) -> str:
 
 
 def maps(report: Report) -> str:
-    """The first fault's map, or why there is none, and the next faults' folded away."""
+    """The error map of the first fault that has one, and the next ones' folded away; empty where none has."""
     found = {errors.name: errors for errors in report.maps if errors.values.size}
-    first, *others = report.faults
-    told = _map(first, found) if first.name in found else f"<p>None: {escape(extent(first))}.</p>"
-    rest = "".join(_map(fault, found) for fault in others[: MAPS - 1] if fault.name in found)
-    return told + (folded("Error maps of other faults", rest) if rest else "")
+    faults = [(number, fault) for number, fault in enumerate(report.faults, 1) if fault.name in found]
+    first, *others = [_map(number, fault, found[fault.name]) for number, fault in faults[:MAPS]] or [""]
+    return first + (folded("Error maps of the next faults", "".join(others)) if others else "")
 
 
-def _map(fault: Difference, found: dict[str, page_map.ErrorMap]) -> str:
-    errors = found[fault.name]
+def _map(number: int, fault: Difference, errors: ErrorMap) -> str:
     rows, columns = errors.shape[0], errors.shape[-1]
     coarse = "" if errors.values.shape == errors.shape else "; each cell is the largest of several"
-    text = f"{name_of(fault.name)}: {rows:,} rows (tokens or pixels) by {columns:,} channels{coarse}. The ring is the largest."
+    row, column = axes_of_map(fault)
+    size = f"{rows:,} rows, one for each {row}, {columns:,} columns, one for each {column}{coarse}"
+    text = f"Fault {number}, {name_of(fault.name)}: {size}. The ring is the largest."
     return _framed(escape(text), "", page_map.drawn(fault, errors))

@@ -12,11 +12,11 @@ import numpy.typing as npt
 from reforg.verification.report import Difference, ErrorMap
 from reforg.verification.wording import name_of, times
 
-WIDTH, LEFT, TOP = 720, 72, 24  # CSS pixels of the picture, and of what is written to its left and above it
+WIDTH, LEFT, TOP, MARGIN = 720, 72, 24, 24  # CSS pixels of the picture, and of what is left free beside and above it
 LEAST = -3.0  # power of ten below which an error, in units of its limit, has no colour
 NEAR = (58, 110, 190)  # within the limit, the more opaque the nearer to it
 BEYOND = ((251, 191, 36), (249, 115, 22), (220, 38, 38), (162, 28, 175))  # from the limit to the largest error
-LEVELS, CELLS = 256, 60  # shades of a picture, and of the legend
+LEVELS = 256
 TALLEST, LOWEST, CELL = 420, 36, 6  # pixels: of a picture, and of a row where there are few
 
 Levels = npt.NDArray[np.uint8]
@@ -27,29 +27,28 @@ def drawn(fault: Difference, errors: ErrorMap) -> str:
     rows, columns = errors.values.shape
     top = _top(errors.values)
     height = min(TALLEST, max(LOWEST, CELL * rows))
-    box = f'x="{LEFT}" y="{TOP}" width="{WIDTH}" height="{height}"'
-    picture = f'<image {box} preserveAspectRatio="none" href="{_png(errors.values, top)}"/><rect class="frame" {box}/>'
-    inside = picture + "".join(_axes(fault, errors, height)) + _mark(errors.values, height)
+    inside = _picture(errors.values, top, TOP, height) + "".join(_axes(fault, errors, height)) + _mark(errors.values, height)
     label = f"Errors of {name_of(fault.name)}: {rows} by {columns} cells; the largest is {times(10.0**top)} times its limit"
-    size = f'viewBox="0 0 {LEFT + WIDTH + 8} {TOP + height + 8}"'
+    size = f'viewBox="0 0 {LEFT + WIDTH + MARGIN} {TOP + height + 8}"'
     return f'<svg class="map" role="img" aria-label="{escape(label)}" {size}>{inside}</svg>{legend(top)}'
 
 
 def legend(top: float) -> str:
     """The colours from LEAST to `top`, powers of ten, with what they stand for."""
-    step = WIDTH / CELLS
-    colours = [_css(*_colour(_power(number / (CELLS - 1), top), top)) for number in range(CELLS)]
-    cells = "".join(
-        f'<rect x="{LEFT + step * number:.1f}" y="4" width="{step + 0.3:.1f}" height="12" fill="{colour}"/>'
-        for number, colour in enumerate(colours)
-    )
+    shades = 10.0 ** np.linspace(LEAST, top, LEVELS, dtype=np.float32)[None]
     ticks = "".join(
-        f'<text class="axis" x="{LEFT + WIDTH * (power - LEAST) / (top - LEAST):.1f}" y="30">{text}</text>'
+        f'<text class="axis" x="{LEFT + WIDTH * (power - LEAST) / (top - LEAST):.1f}" y="34">{text}</text>'
         for power, text in ((LEAST, "0.001"), (0.0, "1, the limit"), (top, times(10.0**top)))
     )
     label = "Colours: blue within the limit, the fainter the smaller; yellow, orange, red, purple beyond it"
-    frame = f'<rect class="frame" x="{LEFT}" y="4" width="{WIDTH}" height="12"/>'
-    return f'<svg class="map" role="img" aria-label="{label}" viewBox="0 0 {LEFT + WIDTH + 40} 36">{cells}{frame}{ticks}</svg>'
+    size = f'viewBox="0 0 {LEFT + WIDTH + MARGIN} 40"'
+    return f'<svg class="map" role="img" aria-label="{label}" {size}>{_picture(shades, top, 8, 12)}{ticks}</svg>'
+
+
+def _picture(values: npt.NDArray[np.float32], top: float, y: float, height: float) -> str:
+    """Cells as a picture in its frame, `y` pixels down."""
+    box = f'x="{LEFT}" y="{y}" width="{WIDTH}" height="{height}"'
+    return f'<image {box} preserveAspectRatio="none" href="{_png(values, top)}"/><rect class="frame" {box}/>'
 
 
 def _top(values: npt.NDArray[np.float32]) -> float:
@@ -70,10 +69,6 @@ def _colour(power: float, top: float) -> tuple[int, int, int, int]:
     first = min(int(place), len(BEYOND) - 2)
     red, green, blue = (round(a + (b - a) * (place - first)) for a, b in zip(BEYOND[first], BEYOND[first + 1], strict=True))
     return red, green, blue, 255
-
-
-def _css(red: int, green: int, blue: int, opacity: int) -> str:
-    return f"rgb({red} {green} {blue} / {opacity / 255:.2f})"
 
 
 def _levels(values: npt.NDArray[np.float32], top: float) -> Levels:

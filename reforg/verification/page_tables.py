@@ -1,5 +1,6 @@
 """The page's tables: faults, selections, all differences."""
 
+import re
 from collections.abc import Iterator, Sequence
 from html import escape
 
@@ -15,6 +16,7 @@ from reforg.verification.wording import (
     name_of,
     place,
     shape,
+    shapes,
     share,
     times,
 )
@@ -27,6 +29,11 @@ def safe(text: str) -> str:
     return escape(name_of(text))
 
 
+def path(name: str) -> str:
+    """A name as HTML that may be broken after its dots, and where it is too long for a line."""
+    return "<wbr>".join(escape(piece) for piece in re.findall(r"[^.]{0,40}\.|[^.]{1,40}", name_of(name)))
+
+
 def faults(report: Report) -> str:
     """Every fault with its explanation."""
     headings = ("", "#"), ("", "value"), ("n", "error"), ("n", "limit"), ("n", "error / limit"), ("", "where"), ("", "what it is")
@@ -36,8 +43,8 @@ def faults(report: Report) -> str:
 
 
 def _fault(number: int, fault: Difference) -> list[Cell]:
-    operation = "" if fault.operation == fault.name else f'<br><span class="soft">arising in</span> {safe(fault.operation)}'
-    return [("", str(number)), ("name", f"<b>{safe(fault.name)}</b>{operation}"), *_figures(fault), ("", _what(fault))]
+    operation = "" if fault.operation == fault.name else f'<br><span class="soft">arising in</span> {path(fault.operation)}'
+    return [("", str(number)), ("name", f"<b>{path(fault.name)}</b>{operation}"), *_figures(fault), ("", _what(fault))]
 
 
 def _figures(difference: Difference) -> list[Cell]:
@@ -61,7 +68,7 @@ def _what(difference: Difference) -> str:
     if difference.note:
         told.append(safe(difference.note))
     if difference.shape_got != difference.shape_wanted:
-        told.append(f"shape {shape(difference.shape_got)}, wanted {shape(difference.shape_wanted)}")
+        told.append(shapes(difference))
     return "<br>".join(told) or '<span class="soft">no known variant explains it</span>' * (not difference.passed)
 
 
@@ -70,8 +77,8 @@ def differences(report: Report) -> str:
     headings = ("", "value"), ("n", "error"), ("n", "limit"), ("n", "error / limit"), ("", "where"), ("", "shape"), ("", "remarks")
     rows = []
     for difference in report.differences:
-        mark = "" if difference.passed else ' <span class="bad">beyond its limit</span>'
-        named = ("name", f"{safe(difference.name)}{mark}")
+        mark = "" if difference.passed else ' <span class="off">beyond its limit</span>'
+        named = ("name", f"{path(difference.name)}{mark}")
         rows.append([named, *_figures(difference), ("n", shape(difference.shape_wanted)), ("", _remarks(difference))])
     return _table("Every compared value, in the order of execution.", headings, rows)
 
@@ -100,7 +107,7 @@ def _selection(selection: Selection) -> list[Cell]:
     figures = ("&ndash;",) * 3 if image is None else (figure(selection.margins[image]), figure(selection.limits[image]), str(image))
     order = ("another" if selection.reordered else "falling attention") if seen else "&ndash;"
     return [
-        ("name", safe(selection.path)), ("", safe(selection.verdict)), *zip(("n", "n", ""), figures, strict=True),
+        ("name", path(selection.path)), ("", safe(selection.verdict)), *zip(("n", "n", ""), figures, strict=True),
         ("n", f"{sum(selection.flips):,}" if seen else "&ndash;"), ("", order),
     ]  # fmt: skip
 

@@ -1,5 +1,6 @@
-"""From the candidate's names to those of the trace: as the user says, without wrappers' prefixes, out of other programs' spellings."""
+"""From the candidate's names to those of the trace: as the user says, less the prefixes of wrappers, out of others' spellings."""
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -41,7 +42,8 @@ def renamed(given: Mapping[str, Values], known: Sequence[str], rename: Rename, m
     if not placed:
         raise ConfigError(_nothing_known(list(given), known, model))
     values, apart = _joined(given, placed)
-    left = [old for old, new in names.items() if old not in placed and not prefix.startswith(f"{new}.")]
+    containers = {old[: dot.start()] for old in placed for dot in re.finditer(r"\.", old)}
+    left = [old for old in names if old not in placed and old not in containers]
     notes = (*_of_names(names, placed, prefix), *_of_parts(placed, values), *apart.values())
     return Renamed(values, (*left, *(old for old, there in placed.items() if there.name in apart)), notes)
 
@@ -66,11 +68,11 @@ def _mapped(given: Mapping[str, Values], rename: Mapping[str, str]) -> dict[str,
     for old, new in rename.items():
         if not (isinstance(old, str) and isinstance(new, str)) or old.count("*") > 1 or new.count("*") > old.count("*"):
             raise ConfigError(f"rename: {old!r} to {new!r}: both must be names, with at most one '*' that stands for the same text")
-    names, used = {}, set()
+    names, used = {}, set[str]()
     for name in given:
-        old = name if name in rename else next((old for old in rename if _starred(old, name) is not None), None)
-        names[name] = name if old is None else rename[old].replace("*", _starred(old, name) or "")
-        used.add(old)
+        matching = [name] if name in rename else [old for old in rename if _starred(old, name) is not None]
+        names[name] = rename[matching[0]].replace("*", _starred(matching[0], name) or "") if matching else name
+        used.update(matching)
     if idle := [old for old in rename if old not in used]:
         raise ConfigError(f"rename: the candidate has no {idle[0]!r}{nearest(idle[0], given)}")
     return names
@@ -145,8 +147,8 @@ def _joined(given: Mapping[str, Values], placed: Mapping[str, Place]) -> tuple[d
         if len(parts) == whole[name]:
             values[name] = _side_by_side(name, [given[parts[part]] for part in sorted(parts)])
         else:
-            there = ", ".join(map(repr, parts.values()))
-            apart[name] = f"{name} is not compared: of its {whole[name]} parts the candidate has {there} only"
+            found = ", ".join(map(repr, parts.values()))
+            apart[name] = f"{name} is not compared: of its {whole[name]} parts the candidate has {found} only"
     return values, apart
 
 

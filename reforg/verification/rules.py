@@ -28,7 +28,7 @@ def _product(x: Uncertain, count: int, y: Values, apply: Any) -> Uncertain:
 
 
 def _shifted(y: Uncertain, bias: Uncertain | None, shape: tuple[int, ...]) -> Uncertain:
-    """y + bias, rounded as a product is."""
+    """Y + bias, rounded as a product is."""
     if bias is None:
         return y
     rounding, term = y.rounding, bias.value.reshape(shape)
@@ -72,10 +72,16 @@ def layer_norm(x: Uncertain, weight: Uncertain, bias: Uncertain, eps: float) -> 
     deviation = np.sqrt(variance + eps)
     normed = centred / deviation
     scaled = normed * weight.value
-    shift = rounding.sums * (variance / 2 + mean * mean * (0.5 + count / 3))  # of the mean
-    of_centred = (rounding.squares(centred) * kind(rounding.sums) + shift.astype(kind) + (0 if x.variance is None else x.variance))
+    of_mean = rounding.sums * (variance / 2 + mean * mean * (0.5 + count / 3))
     ratio = np.minimum(mean * mean / (variance + eps), 1e6)  # where the mean is large, E[x^2] - E[x]^2 loses as much
     of_deviation = rounding.sums * (count / 3 * (1 + ratio) ** 2 / 4 + 3)
+    of_centred = rounding.squares(centred) * kind(rounding.sums)
+    if x.variance is not None:  # each error of x is also one of the mean and of the deviation
+        of_centred = of_centred + x.variance
+        of_mean = of_mean + x.variance.mean(axis=-1, keepdims=True) / count
+        through = np.mean(rounding.squares(normed) * x.variance, axis=-1, keepdims=True)
+        of_deviation = of_deviation + through / (count * deviation * deviation)
+    of_centred = of_centred + of_mean.astype(kind)
     gain = rounding.squares(weight.value / deviation)
     own = rounding.squares(scaled) * (of_deviation.astype(kind) + kind(2 * rounding.stored))
     own += of_centred * gain + rounding.squares(bias.value) * kind(rounding.stored)
@@ -161,9 +167,10 @@ def resampled(x: Uncertain, size: tuple[int, int], method: str = "bicubic", anti
     """[B, C, H, W] -> [B, C, *size]; in float32 at best, because timm resamples in float32 whatever the model's dtype."""
     rounding = x.rounding
     y = resize.resize(x.value, size, method, antialias)
-    near: Variances = resize.resize(rounding.squares(x.value), size, "bilinear", antialias)
     relative = max(rounding.stored, 2.0**-48 / 3)
-    return rounding.rounded(y, near * rounding.kind(16 * relative), relative)
+    own = rounding.squares(x.value) * rounding.kind(16 * relative) + 2 * x.spread
+    near: Variances = resize.resize(own, size, "bilinear", antialias)
+    return rounding.rounded(y, near, relative)
 
 
 def rank(scores: Uncertain) -> Any:

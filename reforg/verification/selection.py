@@ -15,19 +15,21 @@ import numpy.typing as npt
 from reforg.config import VitConfig
 from reforg.evit import fuse_inattentive
 from reforg.ops import Network, Recorder
-from reforg.verification.comparison import INFINITE, MOST, Comparison
+from reforg.verification.comparison import INFINITE, MEAN, MOST, SHORT, Comparison, variance_of
 from reforg.verification.layouts import fitted
 from reforg.verification.report import DIVERGES, EQUAL, FLIPPED, REORDERED, Difference, Selection
 from reforg.verification.rules import OPERATIONS, gather
 from reforg.verification.uncertain import Uncertain, Values
+from reforg.vit import feed_forward
 
 if TYPE_CHECKING:
     from reforg.verification.replay import Replay, Session
 
 Indices = npt.NDArray[np.intp]
+Flags = npt.NDArray[np.bool_]
+Nearness = Callable[[Uncertain, Uncertain, Values], Flags]
 Fuse = Callable[[Uncertain, Uncertain], Uncertain]
 CLEAR = 0.5  # of the distance to the second nearest token: a row no further than that from the nearest is that token
-NEAR = 2.0  # standard deviations, as a root mean square over a row: closer is the same within rounding
 NOT_SEEN = "not seen"
 FUSED = np.iinfo(np.intp).min  # in place of a token's number, which is negative where a special token was taken for a patch
 
@@ -62,7 +64,7 @@ def reorganize(
     fuses = config.fuse_token if fuses is None else fuses
     ranking = scores if ranking is None else ranking
     order = np.argsort(-ranking.value, axis=1, stable=True)
-    rows = _seen(session, path, tokens, config)
+    rows = _seen(session, path, tokens, config, fuses)
     if rows is None:
         session.selections[path] = _unseen(path, ranking, order, count)
         rows = _rows_of(order[:, :count] + shift, fuses)
@@ -92,38 +94,42 @@ def _arranged(tokens: Uncertain, scores: Uncertain, rows: Rows, special: int, fu
     return gather(xp.concat(parts, axis=1), np.concatenate([leading, place], axis=1))
 
 
-def _seen(session: "Session", path: str, tokens: Uncertain, config: VitConfig) -> Rows | None:
-    """The candidate's rows, by the first value that shows them clearly; None where none does."""
-    for predicted, got in _views(session, path, tokens, config):
-        found = _matched(predicted, got, config.num_special)
-        if found is not None:
-            return found
+def _seen(session: "Session", path: str, tokens: Uncertain, config: VitConfig, fuses: bool) -> Rows | None:
+    """The candidate's rows, by the first value that shows them; None where none does.
+
+    Rows that are tokens within rounding tell more than rows that are merely near, and a reading with as many fused tokens as
+    there should be more than another.
+    """
+    views = list(_views(session, path, tokens, config))
+    for nearness, strict in ((_within, True), (_within, False), (_clear, True), (_clear, False)):
+        for predicted, got in views:
+            found = _matched(predicted, got, config.num_special, nearness)
+            if found is not None and (found.fused == fuses or not strict):
+                return found
     return None
 
 
-def _views(session: "Session", path: str, tokens: Uncertain, config: VitConfig) -> Iterator[tuple[Uncertain, Values]]:
-    """Values that the candidate has after the reorganization, beside what the reference makes of every token that came in.
+def _views(session: "Session", path: str, tokens: Uncertain, config: VitConfig) -> Iterator[tuple[Uncertain, Uncertain]]:
+    """What the reference makes of every token that came in, beside the candidate's rows of it after the reorganization.
 
     The nearest ones first; the last are as far as the next attention.
     """
     name = f"{path}.reorganized"
     if name in session.assumed:
-        yield tokens, session.assumed[name].value
+        yield tokens, session.assumed[name]
     elif session.holds(name):
-        yield from _as_rows(tokens, session.values[name])
+        yield from _as_rows(session, tokens, name)
     hidden = session.recovered(path)
     if hidden is not None:
-        yield tokens, hidden.value
+        yield tokens, hidden
     if not any(session.holds(follower) for follower in _followers(path, config)):
         return
-    from reforg.vit import feed_forward
-
     recorder = Recorder()
     net = Network(session.weights, OPERATIONS, recorder)
     recorder(path, feed_forward(net, path, tokens, config))
     for follower, predicted in recorder.values.items():
         if session.holds(follower):
-            yield from _as_rows(predicted, session.values[follower])
+            yield from _as_rows(session, predicted, follower)
 
 
 def _followers(path: str, config: VitConfig) -> Iterator[str]:
@@ -133,19 +139,19 @@ def _followers(path: str, config: VitConfig) -> Iterator[str]:
     yield path
 
 
-def _as_rows(predicted: Uncertain, got: Values) -> Iterator[tuple[Uncertain, Values]]:
+def _as_rows(session: "Session", predicted: Uncertain, name: str) -> Iterator[tuple[Uncertain, Uncertain]]:
     """The candidate's value as [B, N', C], where it is that or can be brought to it."""
-    batch, _, width = predicted.shape
+    got, (batch, _, width) = session.values[name], predicted.shape
     if got.size % (batch * width):
         return
     value, _ = fitted(got, np.empty((batch, got.size // (batch * width), width)))
     if value.ndim == 3 and value.shape[::2] == (batch, width):
-        yield predicted, value
+        yield predicted, session.rounding.exact(value)
 
 
-def _matched(predicted: Uncertain, got: Values, special: int) -> Rows | None:
+def _matched(predicted: Uncertain, got: Uncertain, special: int, nearness: Nearness) -> Rows | None:
     """Which token each row [B, S + N', C] is, of those predicted [B, S + N, C]; None where more than one row of an image is none."""
-    found = np.stack([_nearest(*pair) for pair in zip(_images(predicted), got[:, special:], strict=True)])
+    found = np.stack([_nearest(*pair, nearness) for pair in zip(_images(predicted), _images(got[:, special:, :]), strict=True)])
     unmatched = (found == FUSED).sum(axis=1)
     if not found.shape[1] or unmatched.max() > 1 or unmatched.min() != unmatched.max():
         return None
@@ -156,17 +162,26 @@ def _images(x: Uncertain) -> Iterator[Uncertain]:
     return (x[number] for number in range(x.shape[0]))
 
 
-def _nearest(predicted: Uncertain, rows: Values) -> Indices:
+def _nearest(predicted: Uncertain, rows: Uncertain, nearness: Nearness) -> Indices:
     """For each row [N', C] the number of the token [N, C] that it is; FUSED for one that is none."""
-    tokens = predicted.value
-    distances = _distances(rows, tokens)
+    distances = _distances(rows.value, predicted.value)
     nearest = np.argmin(distances, axis=1)
-    first = np.take_along_axis(distances, nearest[:, None], axis=1)[:, 0]
-    np.put_along_axis(distances, nearest[:, None], np.inf, axis=1)
-    clear = first <= CLEAR**2 * distances.min(axis=1)
-    variance = predicted.spread[nearest] + predicted.rounding.kind(predicted.rounding.floor or 1e-300)
-    within = np.mean(np.square(rows - tokens[nearest]) / np.maximum(variance, 1e-30), axis=1) <= NEAR**2
-    return np.where(clear | within, nearest, FUSED)
+    return np.where(nearness(predicted[nearest], rows, distances), nearest, FUSED)
+
+
+def _within(nearest: Uncertain, rows: Uncertain, distances: Values) -> Flags:  # noqa: ARG001
+    """Whether each row is its nearest token within rounding."""
+    deviation = np.sqrt(variance_of(nearest, rows.spread), dtype=np.float64)
+    shares = np.minimum(np.abs(rows.value - nearest.value) / deviation, 1e9) ** 2
+    return np.asarray(np.mean(shares, axis=1) <= (MEAN + SHORT / shares.shape[1] ** 0.5) ** 2)
+
+
+def _clear(nearest: Uncertain, rows: Uncertain, distances: Values) -> Flags:  # noqa: ARG001
+    """Whether each row is much nearer to its nearest token than to any other, as where one more thing is wrong."""
+    if distances.shape[1] < 2:
+        return np.ones(len(distances), dtype=bool)
+    first, second = np.partition(distances, 1, axis=1)[:, :2].T
+    return np.asarray(first <= CLEAR**2 * second)
 
 
 def _distances(a: Values, b: Values) -> Values:
@@ -215,10 +230,10 @@ def _choice(ranking: Uncertain, image: int, wanted: Indices, kept: Indices) -> _
         return _Choice(len(extra), INFINITE, 0.0, int(extra[0]))
     if not len(extra) or not len(missing):
         return _Choice(len(extra), 0.0, 1.0, -1)
-    value, spread = ranking.value[image], ranking.spread[image]
+    value, spread = ranking.value[image], variance_of(ranking)[image].astype(np.float64)
     lacks = value[missing][:, None] - value[extra]
-    limits = MOST * np.sqrt(spread[missing][:, None] + spread[extra] + ranking.rounding.floor)
-    at = np.unravel_index(np.argmax(lacks / np.maximum(limits, 1e-300)), lacks.shape)
+    limits = MOST * np.sqrt(spread[missing][:, None] + spread[extra])
+    at = np.unravel_index(np.argmax(lacks / limits), lacks.shape)
     return _Choice(len(extra), float(lacks[at]), float(limits[at]), int(extra[at[1]]))
 
 
@@ -226,8 +241,8 @@ def _margins(ranking: Uncertain, order: Indices, count: int) -> tuple[tuple[floa
     """Of each image the last kept score less the first dropped, and what rounding can make of that."""
     count = min(count, order.shape[1] - 1)
     pair = order[:, count - 1 : count + 1]
-    value, spread = np.take_along_axis(ranking.value, pair, axis=1), np.take_along_axis(ranking.spread, pair, axis=1)
-    limits = MOST * np.sqrt(spread.sum(axis=1) + ranking.rounding.floor)
+    value, spread = (np.take_along_axis(part, pair, axis=1) for part in (ranking.value, variance_of(ranking)))
+    limits = MOST * np.sqrt(spread.sum(axis=1))
     return tuple(map(float, value[:, 0] - value[:, 1])), tuple(map(float, limits))
 
 

@@ -16,7 +16,7 @@ from reforg.verification.wording import (
     headline,
     kind_of,
     name_of,
-    shape,
+    shapes,
     some,
     summary,
 )
@@ -51,11 +51,11 @@ def _fault(number: int, fault: Difference) -> Iterator[str]:
     yield from _wrapped(f"{number}. {cause(fault)}: {excess(fault)}", "", "   ")
     yield from _wrapped(extent(fault), "   ", "     ")
     if fault.shape_got != fault.shape_wanted and kind_of(fault) != SHAPE:
-        yield f"   shape {shape(fault.shape_got)}, wanted {shape(fault.shape_wanted)}"
+        yield f"   {shapes(fault)}"
     if fault.note:
         yield from _wrapped(name_of(fault.note), "   ", "     ")
-    if fault.explanation:
-        yield from _wrapped(f"explained by: {name_of(fault.explanation)}", "   ", "     ")
+    known = f"explained by: {name_of(fault.explanation)}" if fault.explanation else "no known variant explains it"
+    yield from _wrapped(known, "   ", "     ")
 
 
 def _rest(report: Report) -> Iterator[str]:
@@ -70,20 +70,20 @@ def _selections(selections: tuple[Selection, ...]) -> Iterator[str]:
     if not selections:
         return
     shown = sorted(selections, key=lambda selection: selection.verdict == EQUAL)[:SELECTIONS]
-    yield f"{'selection':<11}{'':<35}{'margin':>9}  {'limit':>9}  {'flips':>5}"
-    for selection in selections:
-        if selection in shown:
-            yield _selection(selection)
+    width = min(24, max(len("selection"), *(len(selection.path) for selection in shown)))
+    yield f"{'selection':<{width}}  {'':<33}{'margin':>9}  {'limit':>8}  {'flips':>5}"
+    yield from (_selection(selection, width) for selection in selections if selection in shown)
     if len(shown) < len(selections):
         yield f"and {len(selections) - len(shown):,} more"
 
 
-def _selection(selection: Selection) -> str:
+def _selection(selection: Selection, width: int) -> str:
     """The image nearest to its limit, and the flips of all images."""
     image = closest(selection)
     margin, limit = (selection.margins[image], selection.limits[image]) if image is not None else (0.0, 0.0)
     flips = "-" if selection.verdict == NOT_SEEN else f"{sum(selection.flips):,}"
-    return f"{name_of(selection.path):<11}{selection.verdict:<35}{figure(margin):>9}  {figure(limit):>9}  {flips:>5}"
+    path = name_of(selection.path, 24)
+    return f"{path:<{width}}  {selection.verdict:<33}{figure(margin):>9}  {figure(limit):>8}  {flips:>5}"
 
 
 def _notes(report: Report) -> Iterator[str]:

@@ -35,8 +35,12 @@ class Rounding:
         self.kind = np.float64 if precision.name == "float64" else np.float32  # of variances; float32 ends at 1e-38
 
     def exact(self, value: Any) -> "Uncertain":
-        """A value without error: what the port itself stored, or a weight."""
+        """A value without error: what the port itself has stored."""
         return Uncertain(np.asarray(value, np.float64), None, self)
+
+    def stored_once(self, value: Any) -> "Uncertain":
+        """A weight that is added or multiplied as it is, in the format in which the port keeps it."""
+        return self.rounded(np.asarray(value, np.float64), None, self.stored)
 
     def squares(self, value: Values) -> Variances:
         """Squares in the dtype of variances."""

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from reforg.errors import printable
 from reforg.verification.report import DIVERGES, EQUAL, FLIPPED, REORDERED, Difference, Report, Selection
@@ -75,21 +75,20 @@ def cause(difference: Difference) -> str:
 def extent(difference: Difference) -> str:
     """Error, limit and place as a sentence."""
     kind = kind_of(difference)
+    at = f" at {place(difference)}" if difference.where else ""
     if kind == SHAPE:
-        return f"shape {shape(difference.shape_got)}, wanted {shape(difference.shape_wanted)}"
+        return shapes(difference)
     if kind == UNBOUNDED:
-        at = f", at {place(difference)}" if difference.where else ""
-        return f"error without bound{at}"
+        return f"no finite error{at}"
     what = "root mean square" if kind == MEAN else "error"
-    at = f", at {place(difference)}" if difference.where else ""
-    return f"{what} {figure(difference.worst)}, limit {figure(difference.limit)}{at}"
+    return f"{what} {figure(difference.worst)}, limit {figure(difference.limit)}{at and ','}{at}"
 
 
 def excess(difference: Difference) -> str:
     """By how much the limit is passed, in words."""
     found = share(difference)
     if not math.isfinite(found):
-        return "no limit holds"
+        return "wrong shape" if kind_of(difference) == SHAPE else "beyond every limit"
     return "just above its limit" if found < 1.01 else f"{times(found)} times its limit"
 
 
@@ -114,28 +113,53 @@ def _axes(name: str, rank: int) -> Sequence[str]:
     return [f"axis {number}:" for number in range(rank)]
 
 
+def axes_of_map(difference: Difference) -> tuple[str, str]:
+    """What a row and a column of the value's error map stand for."""
+    axes = _axes(difference.name, len(difference.shape_wanted))
+    if len(axes) == 4:
+        return f"{axes[2]} and {axes[3]} of each image", axes[1]
+    return ("image", axes[-1]) if len(axes) < 3 else (f"{axes[-2]} of each image", axes[-1])
+
+
 def closest(selection: Selection) -> int | None:
     """The image whose margin is smallest in units of its limit; None where there is no image."""
     pairs = list(enumerate(zip(selection.margins, selection.limits, strict=True)))
-    return min(pairs, key=lambda pair: pair[1][0] / pair[1][1] if pair[1][1] else math.inf)[0] if pairs else None
+    return min(pairs, key=lambda pair: _clearance(*pair[1]))[0] if pairs else None
 
 
-def parts(names: Iterable[str]) -> list[tuple[str, list[int]]]:
+def _clearance(margin: float, limit: float) -> float:
+    """A margin in units of its limit; one that is no number is the least clear of all."""
+    if math.isnan(margin) or math.isnan(limit):
+        return -math.inf
+    return margin / limit if limit else math.inf
+
+
+def parts(names: Sequence[str]) -> list[tuple[str, list[int]]]:
     """Names in the order of execution -> the blocks, and what stands between them, each with the numbers of its names."""
-    found: list[tuple[str, bool, list[int]]] = []
+    found: list[tuple[str | None, list[int]]] = []
     for number, name in enumerate(names):
         block = BLOCK.match(name)
-        label = block[0] if block else name.partition(".")[0]
-        if found and (found[-1][0] == label if block else not found[-1][1]):
-            found[-1][2].append(number)
+        path = block[0] if block else None
+        if found and found[-1][0] == path:
+            found[-1][1].append(number)
         else:
-            found.append((label, bool(block), [number]))
-    return [(label, numbers) for label, _, numbers in found]
+            found.append((path, [number]))
+    return [(path or _between([names[number] for number in numbers]), numbers) for path, numbers in found]
+
+
+def _between(names: Sequence[str]) -> str:
+    """What values that belong to no block are called together: the embedding (of a stage), the head, or as the first of them."""
+    starts = [name.partition(".")[0] for name in names]
+    if any(head in starts for head in HEADS):
+        return "head"
+    return next((start for start in starts if start.startswith("patch_embed")), name_of(starts[0], 40))
 
 
 def figure(value: float) -> str:
     """A number with three digits, in the power of ten that errors are read in."""
-    return "infinite" if math.isinf(value) else "0" if value == 0 else f"{value:.2e}"
+    if not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "infinite"
+    return f"{value:.2e}" if value else "0"
 
 
 def times(value: float) -> str:
@@ -143,6 +167,11 @@ def times(value: float) -> str:
     if not math.isfinite(value):
         return "infinite"
     return f"{value:.1e}" if value >= 1e5 else f"{value:,.0f}" if value >= 100 else f"{value:.2g}"
+
+
+def shapes(difference: Difference) -> str:
+    """What came and what was wanted."""
+    return f"shape {shape(difference.shape_got)}, wanted {shape(difference.shape_wanted)}"
 
 
 def shape(sizes: Sequence[int]) -> str:

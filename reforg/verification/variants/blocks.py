@@ -11,7 +11,7 @@ from reforg.config import VitConfig
 from reforg.evit import average, reorganize
 from reforg.ops import mean, mean_of
 from reforg.verification.uncertain import Uncertain
-from reforg.verification.variants.table import variant
+from reforg.verification.variants.table import Inapplicable, variant
 
 Scale = Callable[[Any, str, int, str, Uncertain, VitConfig], Uncertain]
 Join = Callable[[Uncertain, list[Uncertain]], Uncertain]
@@ -88,14 +88,14 @@ def _half(
     return join(start, updates), scores
 
 
-def _unscaled(net: Any, path: str, number: int, branch: str, x: Uncertain, config: VitConfig) -> Uncertain:  # noqa: ARG001
+def _unscaled(net: Any, path: str, number: int, branch: str, x: Uncertain, config: VitConfig) -> Uncertain:
+    _gain(net, path, number, branch, config)
     return x
 
 
 def _gain(net: Any, path: str, number: int, branch: str, config: VitConfig) -> Uncertain:
-    one = np.ones(config.embed_dim)
     if config.init_values is None:
-        return net.session.rounding.exact(one)
+        raise Inapplicable
     gain: Uncertain = net.weights[config.gain(path, number, branch)]
     return gain
 

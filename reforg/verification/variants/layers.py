@@ -9,7 +9,7 @@ from reforg.verification.rules import conv2d as convolved
 from reforg.verification.rules import depthwise_conv2d as convolved_depthwise
 from reforg.verification.rules import linear as mapped
 from reforg.verification.uncertain import Uncertain
-from reforg.verification.variants.table import Step, variant
+from reforg.verification.variants.table import Inapplicable, Step, variant
 
 EPSILONS = (1e-5, 1e-6, 1e-12, 1e-3, 1e-7, 1e-8, 1.1e-5, 2e-5, 1.1e-6, 1e-4, 0.0)
 
@@ -67,13 +67,13 @@ def _sigmoid(x: Any) -> Any:
 
 def _layer_norm(net: Any, path: str, x: Uncertain, eps: float, instead: float) -> Any:
     if instead == eps:
-        return missing(net, path, x)
+        raise Inapplicable
     return net.trace(path, net.ops.layer_norm(x, *net.parameters(path), instead))
 
 
 def _batch_norm(net: Any, path: str, x: Uncertain, eps: float = 1e-5, instead: float = 0.0) -> Any:
     if instead == eps:
-        return missing(net, path, x)
+        raise Inapplicable
     return net.trace(path, net.ops.batch_norm(x, *_statistics(net, path), instead))
 
 
@@ -93,7 +93,7 @@ def fitted_epsilon(net: Any, path: str, x: Uncertain, eps: float) -> Any:
     weight, bias = net.parameters(path)
     centred = x.value - x.value.mean(axis=-1, keepdims=True)
     if got is None or got.shape != x.shape or bias is None:
-        return missing(net, path, x)
+        raise Inapplicable
     scaled = centred * weight.value
     ratio = np.sum((got - bias.value) * scaled, axis=-1) / np.maximum(np.sum(scaled * scaled, axis=-1), 1e-300)
     spread = np.mean(centred * centred, axis=-1)
@@ -202,9 +202,9 @@ def channels_reversed(net: Any, path: str, x: Uncertain, stride: int, padding: i
 
 
 def _padded(net: Any, path: str, x: Uncertain, stride: int, padding: int = 0, instead: int = 0) -> Any:
-    return missing(net, path, x) if instead == padding else net.trace(
-        path, net.ops.conv2d(x, *net.parameters(path), stride, instead)
-    )
+    if instead == padding:
+        raise Inapplicable
+    return net.trace(path, net.ops.conv2d(x, *net.parameters(path), stride, instead))
 
 
 for _padding in (0, 1, 2, 3):

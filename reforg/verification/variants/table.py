@@ -7,6 +7,10 @@ from typing import Any
 Step = Callable[..., Any]
 
 
+class Inapplicable(ValueError):
+    """A variant that is the step itself here, or that makes no sense for it."""
+
+
 @dataclass(frozen=True)
 class Variant:
     """One way to do a step otherwise. at: the inner name, after the step's path, where it departs (".scores"), if that is not the
