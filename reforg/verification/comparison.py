@@ -30,9 +30,16 @@ class Comparison:
         return self.difference.passed
 
     @property
-    def excess(self) -> float:
-        """The error in units of its limit."""
-        return self.difference.worst / self.difference.limit if self.difference.limit else INFINITE
+    def squares(self) -> float:
+        """The sum of the squared errors."""
+        return float(np.sum(np.square(self.got - self.predicted.value))) if self.got.shape == self.predicted.shape else INFINITE
+
+    @property
+    def mean(self) -> float:
+        """The mean squared error in units of the variance; 1 for what is no value."""
+        if self.got.shape != self.predicted.shape or not self.got.size:
+            return 1.0
+        return float(np.mean(np.square(self.got - self.predicted.value) / variance_of(self.predicted)))
 
     def named(self, **changes: object) -> "Comparison":
         """The same with fields of its difference changed."""
@@ -83,7 +90,8 @@ def _extreme(
     if not errors.size:
         return 0.0, 0.0, None
     squares = rounding.squares(errors)
-    shares = squares / variance
+    with np.errstate(over="ignore"):
+        shares = squares / variance
     flat = int(np.argmax(shares))
     most, mean = float(np.sqrt(shares.flat[flat])), float(np.sqrt(np.mean(shares, dtype=np.float64)))
     allowed = MEAN + SHORT / np.sqrt(shares.size)

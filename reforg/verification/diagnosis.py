@@ -12,14 +12,15 @@ from typing import Any
 import numpy as np
 
 from reforg.config import VitConfig
-from reforg.evit import kept_count
-from reforg.verification.comparison import INFINITE, Comparison, compared
+from reforg.verification.comparison import INFINITE, MOST, Comparison, compared
 from reforg.verification.recovery import after_attention, before_attention
 from reforg.verification.replay import BROKEN, Call, Observation, Session
 from reforg.verification.report import Difference
 from reforg.verification.uncertain import Uncertain
 from reforg.verification.variants import TABLE, Variant
 
+NEARER = 0.9  # of the squared error that was: what a variant leaves of it at most
+SAME = 1.05  # squared errors that differ by less are of the same variant under two names
 BLOCKS = ("vit.block", "shunted.block")
 OUTPUTS = {"vit.embed": "embedded", "shunted.stem": "patch_embed1"}  # of units without a path of their own
 
@@ -125,8 +126,10 @@ def _assuming(session: Session, call: Call, assumption: Assumption) -> Attempt:
     start = len(fork.log)
     if assumption.arrived is not None:
         path, x, *rest = call.arguments
-        made = compared(_maker(session, call), assumption.arrived.value, x, assumption.arrived.spread)
-        fork.log.append(Observation(made, tuple(fork.since), (), supplied=False))
+        name = _maker(session, call)
+        made = compared(name, assumption.arrived.value, x, assumption.arrived.spread)
+        fork.assumed[name] = assumption.arrived
+        fork.log.append(Observation(made, tuple(fork.since), _makers(session, name), supplied=False))
         call = replace(call, arguments=(path, assumption.arrived, *rest))
     attempt = _attempt(fork, call)
     attempt.start = start
@@ -139,6 +142,13 @@ def _maker(session: Session, call: Call) -> str:
     if int(number):
         return f"{head}.{int(number) - 1}"
     return "embedded" if isinstance(session.config, VitConfig) else f"patch_embed{head.removeprefix('block')}"
+
+
+def _makers(session: Session, name: str) -> tuple[Call, ...]:
+    """The unit that made a value."""
+    keys = [("vit.embed", ""), ("shunted.stem", ""), ("shunted.embed", name), ("vit.block", name), ("shunted.block", name)]
+    wanted = [key for key in keys if OUTPUTS.get(key[0], key[1]) == name]
+    return tuple(session.pieces[key] for key in wanted if key in session.pieces)
 
 
 def _most_explained(attempts: list[Attempt], call: Call) -> Attempt:
@@ -154,36 +164,66 @@ def _explain_all(attempt: Attempt, call: Call) -> None:
         if not observation.passed:
             found = explained(attempt, observation, call)
             if found is not None:
-                changed = observation.comparison.named(explanation=found[0].label, operation=found[1])
+                changed = observation.comparison.named(explanation=found[0], operation=found[1])
                 attempt.session.log[number] = replace(observation, comparison=changed)
 
 
-def explained(attempt: Attempt, observation: Observation, unit: Call) -> tuple[Variant, str] | None:
-    """The variant of a step before the observation that makes what the candidate has there, and the name of what it changes."""
+def explained(attempt: Attempt, observation: Observation, unit: Call) -> tuple[str, str] | None:
+    """What makes the candidate's value at the observation, and the name of what it changes: of the steps before it, the latest first,
+    the variant that comes nearest; of equally near ones the first in the table.
+    """
     tried: set[tuple[str, str]] = set()
     for call in (*reversed(observation.calls), *reversed(observation.stack)):
-        if call.key in tried:
-            continue
-        tried.add(call.key)
-        found = [(excess, variant) for variant in TABLE.get(call.kind, ())
-                 if (excess := _excess_with(attempt, observation, call, variant, unit)) is not None]  # fmt: skip
-        if found:
-            best = min(found, key=lambda pair: pair[0])[1]
-            return best, best.operation(call.path)
+        if call.key not in tried:
+            tried.add(call.key)
+            found = [trial for variant in TABLE.get(call.kind, ()) if (trial := _trial(attempt, observation, call, variant, unit))]
+            if found:
+                best = _nearest(found)
+                return best.remark or best.variant.label, best.variant.operation(call.path)
     return None
 
 
-def _excess_with(attempt: Attempt, observation: Observation, call: Call, variant: Variant, unit: Call) -> float | None:
-    """The error at the observation, in units of its limit, with the variant in place; None where it is no explanation."""
+@dataclass(frozen=True)
+class Trial:
+    """A variant that leaves no fault at an observation: its mean squared error there in units of the variance, and its remark."""
+
+    variant: Variant
+    error: float
+    count: int
+    remark: str
+
+
+def _nearest(trials: list[Trial]) -> Trial:
+    """The best of the trials; one that takes a number from the candidate only if no other comes as near."""
+    plain, fitted = ([trial for trial in trials if trial.variant.fitted is which] for which in (False, True))
+    best = min(plain or fitted, key=lambda trial: trial.error)
+    best = next(trial for trial in plain or fitted if trial.error <= best.error * SAME)
+    better = [trial for trial in fitted if (best.error - trial.error) * trial.count > MOST**2]
+    return better[0] if better else best
+
+
+def _trial(attempt: Attempt, observation: Observation, call: Call, variant: Variant, unit: Call) -> Trial | None:
+    """The smallest step that holds the call and the observation, with the variant in place; None where it is no explanation."""
     scope = _scope(call, observation, unit)
-    before = [fault for fault in attempt.faults if scope in fault.stack or scope == unit]
-    trial = attempt.session.fork(overrides={call.key: variant.step})
-    trial.log, trial.since, trial.stack = [], [], list(scope.parents)
-    outcome = _attempt(trial, scope)
-    again = [entry for entry in trial.log if entry.name == observation.name and entry.supplied == observation.supplied]
-    if not outcome.whole or not again or not all(entry.passed for entry in again) or len(outcome.faults) >= max(len(before), 1):
+    before = [fault for fault in attempt.faults if scope in fault.stack or scope is unit]
+    session = attempt.session.fork(overrides={call.key: variant.step})
+    session.log, session.since, session.stack, session.remark = [], [], list(scope.parents), ""
+    outcome = _attempt(session, scope)
+    again = [entry for entry in session.log if entry.name == observation.name and entry.supplied == observation.supplied]
+    if not outcome.whole or len(outcome.faults) >= max(len(before), 1) or not all(entry.passed for entry in again):
         return None
-    return max(entry.comparison.excess for entry in again)
+    if again and not _nearer(again[0].comparison, observation.comparison):
+        return None
+    if again:
+        return Trial(variant, again[0].comparison.mean, again[0].comparison.got.size, session.remark)
+    return None if observation.supplied or outcome.faults else Trial(variant, 1.0, 1, session.remark)
+
+
+def _nearer(trial: Comparison, before: Comparison) -> bool:
+    """Whether a variant brings the prediction nearer to the candidate, and not merely widens its limit."""
+    if before.got.shape != before.predicted.shape:
+        return True
+    return trial.squares < NEARER * before.squares
 
 
 def _scope(call: Call, observation: Observation, unit: Call) -> Call:
@@ -233,5 +273,3 @@ def _name(best: Attempt, plain: Attempt) -> None:
         operation = inner.operation if inner.explanation or inner.operation != inner.name else observation.name
         log[number] = replace(observation, comparison=observation.comparison.named(name=name, operation=operation))
 
-
-__all__ = ["Stopped", "judge", "kept_count"]

@@ -23,13 +23,14 @@ from reforg.verification.recovery import after_attention
 from reforg.verification.report import Selection
 from reforg.verification.rules import OPERATIONS
 from reforg.verification.selection import reorganize
+from reforg.verification.trends import sharpened
 from reforg.verification.uncertain import Rounding, Uncertain, Values
 
 Step = Callable[..., Any]
 Key = tuple[str, str]
 LAYERS = ("linear", "layer_norm", "batch_norm", "conv2d", "depthwise_conv2d", "gelu", "relu")
 EVERYWHERE = "*"
-BROKEN = (ValueError, IndexError, TypeError, ZeroDivisionError, ConfigError)  # what values of a wrong shape lead to
+BROKEN = (ValueError, LookupError, TypeError, ZeroDivisionError, ConfigError)  # what values of a wrong shape lead to
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ class Session:
     values: the candidate's by trace name. assumed: values inferred from what follows, by trace name. overrides: steps to be
     taken otherwise. latest: everything that was predicted. inputs: the arguments of every layer. judge: what decides on a unit's
     faults, None where nothing is to be decided. selections: by block.
+    remark: what a variant found that takes a number from the candidate.
     """
 
     config: Config
@@ -99,6 +101,7 @@ class Session:
     selections: dict[str, Selection] = field(default_factory=dict)
     stack: list[Call] = field(default_factory=list)
     since: list[Call] = field(default_factory=list)
+    remark: str = ""
 
     def fork(self, assumed: Mapping[str, Uncertain] | None = None, overrides: Mapping[Key, Step] | None = None) -> "Session":
         """The same state, in which nothing is judged, with more values assumed or more steps taken otherwise."""
@@ -139,6 +142,8 @@ class Session:
 
     def _compare(self, name: str, got: Values, predicted: Uncertain, own: Uncertain | None, supplied: bool) -> Uncertain:
         comparison = compared(name, got, predicted, None if own is None else own.spread)
+        if self.stack and supplied:
+            comparison = sharpened(comparison, self.stack[-1], self.net)
         self.log.append(Observation(comparison, tuple(self.since), tuple(self.stack), supplied))
         if supplied:
             self.since = []

@@ -75,17 +75,14 @@ def layer_norm(x: Uncertain, weight: Uncertain, bias: Uncertain, eps: float) -> 
     of_mean = rounding.sums * (variance / 2 + mean * mean * (0.5 + count / 3))
     ratio = np.minimum(mean * mean / (variance + eps), 1e6)  # where the mean is large, E[x^2] - E[x]^2 loses as much
     of_deviation = rounding.sums * (count / 3 * (1 + ratio) ** 2 / 4 + 3)
-    of_centred = rounding.squares(centred) * kind(rounding.sums)
-    if x.variance is not None:  # each error of x is also one of the mean and of the deviation
-        of_centred = of_centred + x.variance
-        of_mean = of_mean + x.variance.mean(axis=-1, keepdims=True) / count
-        through = np.mean(rounding.squares(normed) * x.variance, axis=-1, keepdims=True)
-        of_deviation = of_deviation + through / (count * deviation * deviation)
-    of_centred = of_centred + of_mean.astype(kind)
+    own, through = x.read, np.mean(rounding.squares(normed) * x.read, axis=-1, keepdims=True)
+    of_mean = of_mean + own.mean(axis=-1, keepdims=True) / count  # each error of x is also one of the mean and the deviation
+    of_deviation = of_deviation + through / (count * deviation * deviation)
+    of_centred = own + rounding.squares(centred) * kind(rounding.sums) + of_mean.astype(kind)
     gain = rounding.squares(weight.value / deviation)
-    own = rounding.squares(scaled) * (of_deviation.astype(kind) + kind(2 * rounding.stored))
-    own += of_centred * gain + rounding.squares(bias.value) * kind(rounding.stored)
-    return rounding.rounded(scaled + bias.value, own, rounding.stored)
+    spread = rounding.squares(scaled) * (of_deviation.astype(kind) + kind(2 * rounding.stored))
+    spread += of_centred * gain + rounding.squares(bias.value) * kind(rounding.stored)
+    return rounding.rounded(scaled + bias.value, spread, rounding.stored)
 
 
 def batch_norm(x: Uncertain, weight: Uncertain, bias: Uncertain, mean: Uncertain, variance: Uncertain, eps: float) -> Uncertain:

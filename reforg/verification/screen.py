@@ -1,7 +1,7 @@
 """A report for the terminal, in colours and tables; into a file or a pipe it is as wide and says as much."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.box import SIMPLE_HEAD
@@ -30,12 +30,13 @@ from reforg.verification.wording import (
 )
 
 NAMES, FAULTS = 6, 50  # unknown and unseen names, and faults, that are told one by one
-CELLS, COLUMNS = 8, 3  # characters of a bar, and bars beside each other in 80 columns
+CELLS, COLUMNS = 5, 3  # characters of a bar, and bars beside each other in 80 columns
+NAME, NUMBER = 12, 7  # characters of a block's name and of an error in units of its limit
 
 
 def shown(report: Report) -> RenderableType:
     """What a console prints: verdict, facts, faults, selections, a bar for each block, notes; 80 columns are enough."""
-    pieces: list[RenderableType] = [Text(headline(report), style=f"bold {_colour(report)}"), *_facts(report)]
+    pieces: list[RenderableType] = [Text(headline(report), style=f"bold {_colour(report)}"), _facts(report)]
     if report.faults:
         pieces += [Text(), _faults(report.faults)]
     if report.selections:
@@ -51,7 +52,7 @@ def _colour(report: Report) -> str:
     return "red" if report.verdict == DIVERGES else "green" if report.verdict == EQUAL else "yellow"
 
 
-def _facts(report: Report) -> Iterator[Text]:
+def _facts(report: Report) -> Table:
     facts = {
         "model": f"{name_of(report.model)}, {counted(report.images, 'image')}",
         "candidate": f"{name_of(report.candidate)}, in {report.dtype}",
@@ -59,7 +60,11 @@ def _facts(report: Report) -> Iterator[Text]:
         "unknown": some(report.unknown, NAMES),
         "unseen": some(report.unseen, NAMES),
     }
-    yield from (Text.assemble((f"  {what:<11}", "dim"), told) for what, told in facts.items() if told)
+    grid = Table.grid()
+    for what, told in facts.items():
+        if told:
+            grid.add_row(Text(f"  {what:<11}", style="dim"), Text(told, overflow="fold"))
+    return grid
 
 
 def _faults(faults: Sequence[Difference]) -> Table:
@@ -133,11 +138,16 @@ def _bars(differences: Sequence[Difference]) -> Table:
         for label, numbers in parts([difference.name for difference in differences])
     ]
     rows = -(-len(found) // COLUMNS)
-    grid = Table.grid(padding=(0, 1), collapse_padding=True)
+    grid = Table.grid(padding=(0, 1))
+    for _ in range(COLUMNS):
+        grid.add_column(min_width=NAME)
+        grid.add_column(min_width=CELLS)
+        grid.add_column(justify="right", min_width=NUMBER)
     for row in range(rows):
         cells: list[RenderableType] = []
         for label, most in found[row::rows]:
             look = "red" if most > 1 else ""
-            cells += [Text(name_of(label, 12), style=look), Bar(most), Text(f"{times(most)}  ", style=look)]
+            told = times(most) if math.isfinite(most) else "beyond"
+            cells += [Text(name_of(label, NAME), style=look), Bar(most), Text(told, style=look)]
         grid.add_row(*cells)
     return grid

@@ -128,6 +128,12 @@ class Uncertain:
         """The variance as an array, zeros where there is no error."""
         return np.zeros(self.shape, self.rounding.kind) if self.variance is None else self.variance
 
+    @property
+    def read(self) -> Variances:
+        """The variance once the value was stored, as a port may do that goes on from what it has not rounded yet."""
+        own = self.rounding.squares(self.value) * self.rounding.kind(self.rounding.stored)
+        return own if self.variance is None else own + self.variance
+
     def moved(self, move: Any) -> "Uncertain":
         """The same after a change that only moves elements."""
         return Uncertain(move(self.value), None if self.variance is None else move(self.variance), self.rounding)
@@ -136,10 +142,10 @@ class Uncertain:
         return self.moved(lambda part: part[key])
 
     def __add__(self, other: "Uncertain") -> "Uncertain":
-        return self._combined(self.value + other.value, self.variance, other.variance)
+        return self._combined(self.value + other.value, self.read, other.read)
 
     def __sub__(self, other: "Uncertain") -> "Uncertain":
-        return self._combined(self.value - other.value, self.variance, other.variance)
+        return self._combined(self.value - other.value, self.read, other.read)
 
     def __mul__(self, other: "Uncertain") -> "Uncertain":
         squares = self.rounding.squares

@@ -163,10 +163,12 @@ def figure(value: float) -> str:
 
 
 def times(value: float) -> str:
-    """A factor with two or three digits."""
+    """A factor with as many digits as matter."""
     if not math.isfinite(value):
         return "infinite"
-    return f"{value:.1e}" if value >= 1e5 else f"{value:,.0f}" if value >= 100 else f"{value:.2g}"
+    if value >= 1e5 or 0 < value < 0.01:
+        return f"{value:.1e}"
+    return f"{value:,.0f}" if value >= 10 or not value else f"{value:.2f}"
 
 
 def shapes(difference: Difference) -> str:

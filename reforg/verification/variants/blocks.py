@@ -114,16 +114,49 @@ def _squared(net: Any, path: str, number: int, branch: str, x: Uncertain, config
 
 
 def _inverted(net: Any, path: str, number: int, branch: str, x: Uncertain, config: VitConfig) -> Uncertain:
-    return x * _gain(net, path, number, branch, config).moved(lambda part: 1 / np.where(part == 0, 1.0, part))
+    gain = _gain(net, path, number, branch, config).value
+    return x * x.rounding.stored_once(1 / np.where(gain == 0, 1.0, gain))
 
 
 def _other_branch(net: Any, path: str, number: int, branch: str, x: Uncertain, config: VitConfig) -> Uncertain:
-    others = [other for other in config.branches if other != branch] or [branch]
+    others = [other for other in config.branches if other != branch]
+    if not others:
+        raise Inapplicable
     return x * _gain(net, path, number, others[0], config)
 
 
 def _pair(number: int, changed: Any, usual: Any) -> tuple[Any, Any]:
     return (changed, usual) if number == 1 else (usual, changed)
+
+
+def _check_drops(x: Uncertain, config: VitConfig, count: int) -> None:
+    if count >= x.shape[1] - config.num_special:
+        raise Inapplicable
+
+
+def gathered_before(net: Any, path: str, x: Uncertain, config: VitConfig, count: int, whole: bool = False) -> Any:
+    """The kept patches are those that came into the block; special tokens have attention's update, or not (whole)."""
+    _check_drops(x, config, count)
+    attended, scores = vit.attend(net, path, x, config)
+    special = config.num_special
+    mixed = x if whole else x.rounding.concat([attended[:, :special, :], x[:, special:, :]], axis=1)
+    chosen = average(net, f"{path}.cls_attention", scores)
+    mixed = reorganize(net, path, mixed, chosen, count, config)
+    return net.trace(path, vit.feed_forward(net, path, mixed, config))
+
+
+variant(PIECE, "reorganization: patches gathered from before attention's residual", ".reorganized")(gathered_before)
+variant(PIECE, "reorganization: tokens gathered from before attention's residual, special ones too", ".reorganized")(
+    partial(gathered_before, whole=True)
+)
+
+
+@variant(PIECE, "reorganization missing: all tokens go on", ".reorganized")
+def not_reorganized(net: Any, path: str, x: Uncertain, config: VitConfig, count: int) -> Any:
+    """As a plain ViT."""
+    _check_drops(x, config, count)
+    attended, _ = vit.attend(net, path, x, config)
+    return net.trace(path, vit.feed_forward(net, path, attended, config))
 
 
 for _number, _what, _sum_at in ((1, "attention", ".attended"), (2, "MLP", "")):
@@ -159,41 +192,6 @@ variant(PIECE, "parallel branches one after the other", ".attended")(partial(blo
 variant(PIECE, "parallel branches: the second left out", ".attended")(partial(block, joins=(_first_only, _first_only)))
 variant(PIECE, "parallel branches: mean instead of sum", ".attended")(partial(block, joins=(_mean, _mean)))
 variant(PIECE, "reorganization after the MLP", ".reorganized")(partial(block, late=True))
-
-
-@variant(PIECE, "reorganization: tokens gathered from before attention's residual", ".reorganized")
-def gathered_before(net: Any, path: str, x: Uncertain, config: VitConfig, count: int, whole: bool = False) -> Any:
-    """The kept patches are those that came into the block; special tokens have attention's update, or not (whole)."""
-    attended, scores = vit.attend(net, path, x, config)
-    special = config.num_special
-    mixed = x if whole else net.session.rounding.concat([attended[:, :special, :], x[:, special:, :]], axis=1)
-    chosen = average(net, f"{path}.cls_attention", scores)
-    if count < x.shape[1] - special:
-        mixed = reorganize(net, path, mixed, chosen, count, config)
-    return net.trace(path, vit.feed_forward(net, path, mixed, config))
-
-
-variant(PIECE, "reorganization: tokens from before attention's residual, special ones too", ".reorganized")(
-    partial(gathered_before, whole=True)
-)
-
-
-@variant(PIECE, "reorganization: tokens from attention's output, before the residual is added", ".reorganized")
-def gathered_from_update(net: Any, path: str, x: Uncertain, config: VitConfig, count: int) -> Any:
-    """The residual is lost for every token that goes on."""
-    attended, scores = vit.attend(net, path, x, config)
-    chosen = average(net, f"{path}.cls_attention", scores)
-    tokens = attended - x
-    if count < x.shape[1] - config.num_special:
-        tokens = reorganize(net, path, tokens, chosen, count, config)
-    return net.trace(path, vit.feed_forward(net, path, tokens, config))
-
-
-@variant(PIECE, "reorganization missing: all tokens go on", ".reorganized")
-def not_reorganized(net: Any, path: str, x: Uncertain, config: VitConfig, count: int) -> Any:  # noqa: ARG001
-    """As a plain ViT."""
-    attended, _ = vit.attend(net, path, x, config)
-    return net.trace(path, vit.feed_forward(net, path, attended, config))
 
 
 def _states(pick: Callable[[Any, Uncertain, VitConfig], list[Uncertain]]) -> Any:
@@ -239,7 +237,6 @@ for _label, _pick in (
      lambda net, x, config: _repeated(mean(_unnormed(net, x, config), axis=1), config)),
     ("pooled: the maximum of the patches",
      lambda net, x, config: _repeated(x.rounding.exact(x.value[:, config.num_special :].max(axis=1)), config)),
-    ("distilled: the tokens exchanged", lambda net, x, config: vit.pool(net, x, config)[::-1]),
 ):  # fmt: skip
     variant("vit.classify", _label, "head")(_states(_pick))
 

@@ -86,18 +86,18 @@ for _eps in EPSILONS:
     variant("batch_norm", f"epsilon {_eps:g}")(partial(_batch_norm, instead=_eps))
 
 
-@variant("layer_norm", "another epsilon")
+@variant("layer_norm", "another epsilon", fitted=True)
 def fitted_epsilon(net: Any, path: str, x: Uncertain, eps: float) -> Any:
     """The epsilon that fits the candidate's values best, where it is none of the usual ones."""
     got = net.session.values.get(path)
+    if got is None or got.shape != x.shape:
+        raise Inapplicable
     weight, bias = net.parameters(path)
     centred = x.value - x.value.mean(axis=-1, keepdims=True)
-    if got is None or got.shape != x.shape or bias is None:
-        raise Inapplicable
     scaled = centred * weight.value
     ratio = np.sum((got - bias.value) * scaled, axis=-1) / np.maximum(np.sum(scaled * scaled, axis=-1), 1e-300)
-    spread = np.mean(centred * centred, axis=-1)
-    found = float(np.median(1 / np.maximum(ratio, 1e-150) ** 2 - spread))
+    found = float(np.median(1 / np.maximum(ratio, 1e-150) ** 2 - np.mean(centred * centred, axis=-1)))
+    net.session.remark = f"epsilon about {found:.3g}"
     return _layer_norm(net, path, x, eps, max(found, 0.0))
 
 

@@ -14,12 +14,13 @@ class Inapplicable(ValueError):
 @dataclass(frozen=True)
 class Variant:
     """One way to do a step otherwise. at: the inner name, after the step's path, where it departs (".scores"), if that is not the
-    step's own.
+    step's own. fitted: whether it takes a number from the candidate, so that it fits better than those that take none.
     """
 
     label: str
     step: Step
     at: str | None = None
+    fitted: bool = False
 
     def operation(self, path: str) -> str:
         """The trace name of what is done otherwise."""
@@ -31,11 +32,11 @@ class Variant:
 TABLE: dict[str, list[Variant]] = {}
 
 
-def variant(kind: str, label: str, at: str | None = None) -> Callable[[Step], Step]:
+def variant(kind: str, label: str, at: str | None = None, fitted: bool = False) -> Callable[[Step], Step]:
     """Enter a function as a variant of the steps of a kind ("gelu", "vit.block")."""
 
     def entered(step: Step) -> Step:
-        TABLE.setdefault(kind, []).append(Variant(label, step, at))
+        TABLE.setdefault(kind, []).append(Variant(label, step, at, fitted))
         return step
 
     return entered

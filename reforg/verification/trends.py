@@ -1,0 +1,72 @@
+"""Errors that are small everywhere but all of one kind: a norm's epsilon shows in every token alike, where rounding averages out."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from reforg.verification.comparison import MOST, Comparison
+from reforg.verification.precision import Precision, unit
+from reforg.verification.uncertain import Values
+
+if TYPE_CHECKING:
+    from reforg.verification.replay import Call
+
+BIAS = 2.0  # unit roundoffs of the accumulators' format: by as much may an honest norm be off in every token alike
+FEWEST = 8  # tokens that a trend is told by
+
+
+@dataclass(frozen=True)
+class Trend:
+    """How far the errors go in one direction: by `amount`, known to within `deviation`; effect: relative, in every token."""
+
+    amount: float
+    deviation: float
+    effect: float
+
+
+def trend(errors: Values, direction: Values, size: Values) -> Trend | None:
+    """Errors and their direction [..., C], of values of such a size; the deviation is that of tokens among themselves."""
+    rows, ways = (part.reshape(-1, part.shape[-1]) for part in (errors, direction))
+    if len(rows) < FEWEST:
+        return None
+    along, lengths = np.sum(rows * ways, axis=1), np.sum(ways * ways, axis=1)
+    total = float(lengths.sum())
+    if total == 0 or not np.isfinite(total):
+        return None
+    amount = float(along.sum()) / total
+    deviation = float(np.sqrt(np.sum(np.square(along - amount * lengths)))) / total
+    effect = abs(amount) * float(np.sqrt(total / max(np.sum(np.square(size)), 1e-300)))
+    return Trend(amount, deviation, effect)
+
+
+def of_epsilon(comparison: Comparison, net: Any, path: str, x: Any, eps: float) -> Trend | None:
+    """By how much a norm's epsilon is another: of y = (x - mean)/sqrt(var + eps) g + b the derivative is -(y - b)/(2 (var + eps))."""
+    bias = net.parameters(path)[1]
+    scaled = comparison.predicted.value - (0.0 if bias is None else bias.value)
+    spread = np.var(x.value, axis=-1, keepdims=True) + eps
+    return trend(comparison.got - comparison.predicted.value, scaled / (-2 * spread), scaled)
+
+
+DIRECTIONS: dict[str, Callable[..., Trend | None]] = {"layer_norm": of_epsilon}
+
+
+def _shared(precision: Precision, channels: int) -> float:
+    """The relative error that all tokens of an honest norm may share: the deviation's, and that of rounding weights and biases."""
+    return BIAS * unit(precision.sums) + MOST * unit(precision.stored) * float(np.sqrt(2 / (3 * channels)))
+
+
+def sharpened(comparison: Comparison, call: "Call", net: Any) -> Comparison:
+    """The comparison, which fails for a trend that no rounding makes even where each error by itself is within its limit."""
+    if call.kind not in DIRECTIONS or call.path != comparison.difference.name or not comparison.passed:
+        return comparison
+    found = DIRECTIONS[call.kind](comparison, net, *call.arguments)
+    allowed = _shared(net.session.rounding.precision, comparison.got.shape[-1])
+    if found is None or abs(found.amount) <= MOST * found.deviation or found.effect <= allowed:
+        return comparison
+    scale = float(np.max(np.abs(comparison.predicted.value))) or 1.0
+    error = float(np.sqrt(np.mean(np.square(comparison.got - comparison.predicted.value)))) / scale
+    share = max(MOST * found.deviation / abs(found.amount), allowed / found.effect)
+    told = replace(comparison.difference, worst=error, limit=error * share, where=None, note="the same in every token")
+    return replace(comparison, difference=told)
