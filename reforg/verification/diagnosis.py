@@ -268,8 +268,10 @@ def _name(best: Attempt, plain: Attempt) -> None:
         if observation.supplied or observation.passed:
             continue
         following = [entry.name for entry in log[number:] if entry.supplied]
-        name = next((name for name in following if name in wrong), next(iter(following), observation.name))
         inner = observation.comparison.difference
+        nearest = next(iter(following), observation.name)  # which shows a choice of tokens, and is held against that choice
+        chosen = inner.name.endswith(".kept")
+        name = nearest if chosen else next((name for name in following if name in wrong), nearest)
         operation = inner.operation if inner.explanation or inner.operation != inner.name else observation.name
         log[number] = replace(observation, comparison=observation.comparison.named(name=name, operation=operation))
 

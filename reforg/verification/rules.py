@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from reforg.arrays import Array
-from reforg.ops import REFERENCE, Ops, Trace, basic, conv, resize, untraced
+from reforg.ops import REFERENCE, Ops, Trace, basic, conv, untraced
+from reforg.ops.resize import resize
 from reforg.verification.uncertain import Rounding, Uncertain, Values, Variances
 
 PASSES = 2.0  # roundings of a function's elementary operations, whose errors add up to about twice the result's own
@@ -163,10 +164,10 @@ def _matmul(a: Uncertain, b: Uncertain) -> Uncertain:
 def resampled(x: Uncertain, size: tuple[int, int], method: str = "bicubic", antialias: bool = False) -> Uncertain:
     """[B, C, H, W] -> [B, C, *size]; in float32 at best, because timm resamples in float32 whatever the model's dtype."""
     rounding = x.rounding
-    y = resize.resize(x.value, size, method, antialias)
+    y = resize(x.value, size, method, antialias)
     relative = max(rounding.stored, 2.0**-48 / 3)
     own = rounding.squares(x.value) * rounding.kind(16 * relative) + 2 * x.spread
-    near: Variances = resize.resize(own, size, "bilinear", antialias)
+    near: Variances = resize(own, size, "bilinear", antialias)
     return rounding.rounded(y, near, relative)
 
 

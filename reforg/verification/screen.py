@@ -69,7 +69,7 @@ def _facts(report: Report) -> Table:
 
 def _faults(faults: Sequence[Difference]) -> Table:
     """A row for each; below its name what explains it."""
-    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True, title_justify="left")
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
     table.add_column("#", justify="right")
     table.add_column("fault", overflow="fold", ratio=1)
     for heading in ("error", "limit", "times"):
@@ -140,9 +140,9 @@ def _bars(differences: Sequence[Difference]) -> Table:
     rows = -(-len(found) // COLUMNS)
     grid = Table.grid(padding=(0, 1))
     for _ in range(COLUMNS):
-        grid.add_column(min_width=NAME)
-        grid.add_column(min_width=CELLS)
-        grid.add_column(justify="right", min_width=NUMBER)
+        grid.add_column(width=NAME)
+        grid.add_column(width=CELLS)
+        grid.add_column(width=NUMBER, justify="right")
     for row in range(rows):
         cells: list[RenderableType] = []
         for label, most in found[row::rows]:

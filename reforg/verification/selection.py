@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 Indices = npt.NDArray[np.intp]
 Flags = npt.NDArray[np.bool_]
-Nearness = Callable[[Uncertain, Uncertain, Values], Flags]
+Nearness = Callable[[Uncertain, Uncertain, Indices, Values], Flags]
 Fuse = Callable[[Uncertain, Uncertain], Uncertain]
 CLEAR = 0.5  # of the distance to the second nearest token: a row no further than that from the nearest is that token
 NOT_SEEN = "not seen"
@@ -53,18 +53,19 @@ class Rows:
 
 def reorganize(
     net: "Replay", path: str, tokens: Uncertain, scores: Uncertain, count: int, config: VitConfig, ranking: Uncertain | None = None,
-    fuse: Fuse = fuse_inattentive, fuses: bool | None = None, shift: int = 0,
+    fuse: Fuse = fuse_inattentive, fuses: bool | None = None, shift: int = 0, becomes: str | None = None,
 ) -> Uncertain:  # fmt: skip
     """The reference's reorganization with the candidate's own choice, once that is found to be right or wrong.
 
     [B, S + N, C], [B, N] -> [B, S + K (+ 1), C]. ranking: scores to choose by, where they are not the ones to fuse by. fuses: whether
-    a fused token is wanted, by default as the config says. shift: what the indices are off by when tokens are gathered.
+    a fused token is wanted, by default as the config says. shift: what the indices are off by when tokens are gathered. becomes: the
+    value that the tokens that go on are, where that is not `reorganized`.
     """
     session, special = net.session, config.num_special
     fuses = config.fuse_token if fuses is None else fuses
     ranking = scores if ranking is None else ranking
     order = np.argsort(-ranking.value, axis=1, stable=True)
-    rows = _seen(session, path, tokens, config, fuses)
+    rows = _seen(session, path, tokens, config, fuses, becomes)
     if rows is None:
         session.selections[path] = _unseen(path, ranking, order, count)
         rows = _rows_of(order[:, :count] + shift, fuses)
@@ -94,13 +95,15 @@ def _arranged(tokens: Uncertain, scores: Uncertain, rows: Rows, special: int, fu
     return gather(xp.concat(parts, axis=1), np.concatenate([leading, place], axis=1))
 
 
-def _seen(session: "Session", path: str, tokens: Uncertain, config: VitConfig, fuses: bool) -> Rows | None:
+def _seen(
+    session: "Session", path: str, tokens: Uncertain, config: VitConfig, fuses: bool, becomes: str | None
+) -> Rows | None:  # fmt: skip
     """The candidate's rows, by the first value that shows them; None where none does.
 
     Rows that are tokens within rounding tell more than rows that are merely near, and a reading with as many fused tokens as
     there should be more than another.
     """
-    views = list(_views(session, path, tokens, config))
+    views = list(_views(session, path, tokens, config) if becomes is None else _as_rows(session, tokens, becomes))
     for nearness, strict in ((_within, True), (_within, False), (_clear, True), (_clear, False)):
         for predicted, got in views:
             found = _matched(predicted, got, config.num_special, nearness)
@@ -117,8 +120,7 @@ def _views(session: "Session", path: str, tokens: Uncertain, config: VitConfig) 
     name = f"{path}.reorganized"
     if name in session.assumed:
         yield tokens, session.assumed[name]
-    elif session.holds(name):
-        yield from _as_rows(session, tokens, name)
+    yield from _as_rows(session, tokens, name)
     hidden = session.recovered(path)
     if hidden is not None:
         yield tokens, hidden
@@ -128,8 +130,7 @@ def _views(session: "Session", path: str, tokens: Uncertain, config: VitConfig) 
     net = Network(session.weights, OPERATIONS, recorder)
     recorder(path, feed_forward(net, path, tokens, config))
     for follower, predicted in recorder.values.items():
-        if session.holds(follower):
-            yield from _as_rows(session, predicted, follower)
+        yield from _as_rows(session, predicted, follower)
 
 
 def _followers(path: str, config: VitConfig) -> Iterator[str]:
@@ -140,7 +141,9 @@ def _followers(path: str, config: VitConfig) -> Iterator[str]:
 
 
 def _as_rows(session: "Session", predicted: Uncertain, name: str) -> Iterator[tuple[Uncertain, Uncertain]]:
-    """The candidate's value as [B, N', C], where it is that or can be brought to it."""
+    """The candidate's value as [B, N', C], where it holds it and that can be brought to it."""
+    if not session.holds(name):
+        return
     got, (batch, _, width) = session.values[name], predicted.shape
     if got.size % (batch * width):
         return
@@ -151,7 +154,7 @@ def _as_rows(session: "Session", predicted: Uncertain, name: str) -> Iterator[tu
 
 def _matched(predicted: Uncertain, got: Uncertain, special: int, nearness: Nearness) -> Rows | None:
     """Which token each row [B, S + N', C] is, of those predicted [B, S + N, C]; None where more than one row of an image is none."""
-    found = np.stack([_nearest(*pair, nearness) for pair in zip(_images(predicted), _images(got[:, special:, :]), strict=True)])
+    found = np.stack([_nearest(*pair, special, nearness) for pair in zip(_images(predicted), _images(got[:, special:, :]), strict=True)])
     unmatched = (found == FUSED).sum(axis=1)
     if not found.shape[1] or unmatched.max() > 1 or unmatched.min() != unmatched.max():
         return None
@@ -162,26 +165,30 @@ def _images(x: Uncertain) -> Iterator[Uncertain]:
     return (x[number] for number in range(x.shape[0]))
 
 
-def _nearest(predicted: Uncertain, rows: Uncertain, nearness: Nearness) -> Indices:
-    """For each row [N', C] the number of the token [N, C] that it is; FUSED for one that is none."""
+def _nearest(predicted: Uncertain, rows: Uncertain, special: int, nearness: Nearness) -> Indices:
+    """For each row [N', C] the number of the token [N, C] that it is; FUSED for one that is none. Patches before special tokens."""
     distances = _distances(rows.value, predicted.value)
-    nearest = np.argmin(distances, axis=1)
-    return np.where(nearness(predicted[nearest], rows, distances), nearest, FUSED)
+    found = np.full(len(distances), FUSED)
+    for first, last in ((0, special), (special, distances.shape[1])):
+        nearest = first + np.argmin(distances[:, first:last], axis=1)
+        found = np.where(nearness(predicted[nearest], rows, nearest, distances), nearest, found)
+    return found
 
 
-def _within(nearest: Uncertain, rows: Uncertain, distances: Values) -> Flags:  # noqa: ARG001
+def _within(nearest: Uncertain, rows: Uncertain, numbers: Indices, distances: Values) -> Flags:  # noqa: ARG001
     """Whether each row is its nearest token within rounding."""
     deviation = np.sqrt(variance_of(nearest, rows.spread), dtype=np.float64)
     shares = np.minimum(np.abs(rows.value - nearest.value) / deviation, 1e9) ** 2
     return np.asarray(np.mean(shares, axis=1) <= (MEAN + SHORT / shares.shape[1] ** 0.5) ** 2)
 
 
-def _clear(nearest: Uncertain, rows: Uncertain, distances: Values) -> Flags:  # noqa: ARG001
+def _clear(nearest: Uncertain, rows: Uncertain, numbers: Indices, distances: Values) -> Flags:  # noqa: ARG001
     """Whether each row is much nearer to its nearest token than to any other, as where one more thing is wrong."""
     if distances.shape[1] < 2:
         return np.ones(len(distances), dtype=bool)
-    first, second = np.partition(distances, 1, axis=1)[:, :2].T
-    return np.asarray(first <= CLEAR**2 * second)
+    first = np.take_along_axis(distances, numbers[:, None], axis=1)[:, 0]
+    lowest, second = np.partition(distances, 1, axis=1)[:, :2].T
+    return np.asarray((first <= lowest) & (first <= CLEAR**2 * second))
 
 
 def _distances(a: Values, b: Values) -> Values:

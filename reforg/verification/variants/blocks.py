@@ -10,6 +10,7 @@ from reforg import vit
 from reforg.config import VitConfig
 from reforg.evit import average, reorganize
 from reforg.ops import mean, mean_of
+from reforg.verification.selection import reorganize as reorganized
 from reforg.verification.uncertain import Uncertain
 from reforg.verification.variants.table import Inapplicable, variant
 
@@ -66,7 +67,7 @@ def block(
         x = reorganize(net, path, x, chosen, count, config)
     x, _ = _half(net, path, x, config, 2, joins[1], scales[1], normed[1], in_turn[1])
     if drops and late:
-        x = reorganize(net, path, x, chosen, count, config)
+        x = reorganized(net, path, x, chosen, count, config, becomes=path)
     return net.trace(path, x)
 
 

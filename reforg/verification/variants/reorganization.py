@@ -12,7 +12,7 @@ from reforg.evit import fuse_inattentive
 from reforg.ops import mean, mean_of
 from reforg.verification.selection import reorganize
 from reforg.verification.uncertain import Uncertain
-from reforg.verification.variants.table import variant
+from reforg.verification.variants.table import Inapplicable, variant
 
 PIECE = "evit.reorganize"
 
@@ -49,6 +49,8 @@ def _ranked(by: Callable[[dict[str, Uncertain], str, Uncertain, VitConfig], Unce
     """Tokens chosen by other scores, which also weigh the fused token where `fused`."""
 
     def step(net: Any, path: str, tokens: Uncertain, scores: Uncertain, count: int, config: VitConfig) -> Any:
+        if fused and not config.fuse_token:
+            raise Inapplicable
         ranking = by(net.session.latest, path, scores, config)
         return reorganize(net, path, tokens, ranking if fused else scores, count, config, ranking=ranking)
 
