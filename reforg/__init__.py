@@ -21,17 +21,19 @@ if TYPE_CHECKING:
     from reforg.names import list_models
     from reforg.preprocessing import Preprocessing
     from reforg.tokens import TokenMap, token_map
+    from reforg.verification import Difference, Report, verify
 
 __version__ = "0.1.0"
 _LAZY = {
     "Cost": "costs", "cost": "costs", "Model": "models", "create_model": "models", "list_models": "names",
     "TokenMap": "tokens", "token_map": "tokens", "load_weights": "loading",
-    "save_weights": "loading", "preprocess": "images", "Preprocessing": "preprocessing",
+    "save_weights": "loading", "preprocess": "images", "Preprocessing": "preprocessing", "verify": "verification",
+    "Difference": "verification", "Report": "verification",
 }  # fmt: skip
 __all__ = [
-    "BackendError", "ConfigError", "Cost", "DtypeError", "ImageError", "Model", "Preprocessing", "ReforgError", "ShapeError",
-    "TokenMap", "WeightsError", "cost", "create_model", "list_models", "load_weights", "preprocess", "save_weights",
-    "token_map",
+    "BackendError", "ConfigError", "Cost", "Difference", "DtypeError", "ImageError", "Model", "Preprocessing", "ReforgError",
+    "Report", "ShapeError", "TokenMap", "WeightsError", "cost", "create_model", "list_models", "load_weights", "preprocess",
+    "save_weights", "token_map", "verify",
 ]  # fmt: skip
 
 

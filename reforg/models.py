@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import array_api_compat
+import numpy as np
 
 from reforg import embedded, parameters, shunted, vit
 from reforg import labels as class_names
@@ -16,7 +17,7 @@ from reforg.config import Config, ShuntedConfig, VitConfig
 from reforg.costs import cost
 from reforg.dtypes import check_dtype
 from reforg.errors import BackendError, ConfigError, DtypeError, ImageError, ShapeError, WeightsError, nearest
-from reforg.host import exported, in_order
+from reforg.host import exported, in_order, on_host
 from reforg.names import EMBEDDED, build_config, check_settings, resolve
 from reforg.ops import REFERENCE, Network, Ops, Recorder, Trace, mean, mean_of, untraced
 from reforg.preprocessing import Preprocessing, of_name
@@ -288,6 +289,16 @@ class Model:
             raise ImageError(
                 f"{self.name}: images hold NaN or infinity (in {self.dtype}); check_finite=False computes them all the same"
             )
+        return array
+
+    def on_host(self, images: Any) -> np.ndarray[Any, np.dtype[Any]]:
+        """The images as a NumPy array of float64, whatever the model computes in, or the error that says what is wrong with them."""
+        images = exported(images)
+        self._check_dtype(images)
+        self._check_shape(tuple(images.shape))
+        array = on_host(images).astype(np.float64)
+        if not np.all(np.isfinite(array)):
+            raise ImageError(f"{self.name}: images hold NaN or infinity")
         return array
 
     def _check_dtype(self, images: Any) -> None:

@@ -81,10 +81,13 @@ def _write(output: Path, arrays: Mapping[str, Any], model: "Model", weights: str
     from dataclasses import asdict
 
     import reforg
+    from reforg.sources import is_hub_id, is_synthetic
     from reforg.verification import files
 
+    source = weights or ""
     told = {
-        "reforg": reforg.__version__, "model": model.name, "weights": weights or "", "dtype": model.dtype,
+        "reforg": reforg.__version__, "model": model.name, "dtype": model.dtype,
+        "weights": source if is_hub_id(source) or is_synthetic(source) else Path(source).name,
         "config": json.dumps(asdict(model.config)), "order": json.dumps(list(arrays)),
     }  # fmt: skip
     files.write(output, arrays, told)

@@ -9,6 +9,7 @@ import typer
 from reforg.cli.app import app
 from reforg.cli.complete import model_names
 from reforg.cli.settings import parsed
+from reforg.cli.tables import show
 from reforg.cli.trace import created
 from reforg.errors import ConfigError, printable
 from reforg.files import check_place
@@ -109,7 +110,7 @@ def _print(report: "Report", json_file: Path | None, html_file: Path | None) -> 
     """The report for the terminal, and which files it is in, too."""
     from reforg.verification.screen import shown
 
-    shown(report)
+    show(shown(report))
     for path in (json_file, html_file):
         if path is not None:
             typer.echo(f"{printable(str(path))}: the whole report")

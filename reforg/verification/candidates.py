@@ -11,7 +11,7 @@ import numpy as np
 
 from reforg import backend
 from reforg.containers import LONGEST, MOST
-from reforg.errors import ConfigError
+from reforg.errors import ConfigError, ShapeError
 from reforg.host import on_host
 from reforg.models import Model
 from reforg.verification import files
@@ -73,12 +73,14 @@ def recorded(
     candidate: a mapping of arrays of any library; a path to .safetensors or .npz, or to .onnx; a function of the images,
     which returns logits or a mapping; or a module of a framework that has a recorder. known: the names of the trace.
     rename: see `renamed`. Of a tuple or a list, the first value counts. What the user's own code raises is passed on;
-    anything else that is wrong is a ConfigError.
+    anything else that is wrong is a ConfigError or a ShapeError.
     """
     given = _given(candidate, model, images, precision)
     if len(given.values) > MOST:
         raise ConfigError(f"the candidate has {len(given.values):,} values, more than any trace")
     arrays = {_name(name): _array(name, value) for name, value in given.values.items()}
+    if isinstance(candidate, Mapping | str | os.PathLike):
+        _check_batch(arrays, len(images))
     notes = [*given.notes, *_narrower(arrays, precision)]
     if files.IMAGES in arrays and files.IMAGES not in known:
         notes += _other_images(arrays.pop(files.IMAGES), images)
@@ -158,6 +160,14 @@ def _is_narrow(array: Values) -> bool:
 def _widened(array: Values) -> Values:
     """Such an array in float32; any other as it is."""
     return array.astype(np.float32) if _is_narrow(array) else array
+
+
+def _check_batch(arrays: Mapping[str, Values], batch: int) -> None:
+    """ShapeError where the arrays are clearly of another number of images; of one image, they may have no axis for it."""
+    shapes = [array.shape for array in arrays.values() if array.ndim > 1]
+    firsts = {shape[0] for shape in shapes}
+    if batch > 1 and len(firsts) == 1 and not any(batch in shape for shape in shapes):
+        raise ShapeError(f"the candidate's arrays have {firsts.pop():,} on their first axis, and {batch:,} images were given")
 
 
 def _narrower(arrays: Mapping[str, Values], precision: Precision) -> list[str]:

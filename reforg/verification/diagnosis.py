@@ -67,7 +67,7 @@ def _result(session: Session, call: Call, attempt: Attempt) -> Any:
     name = OUTPUTS.get(call.kind, call.path)
     if session.holds(name) and np.all(np.isfinite(session.values[name])):
         return session.rounding.exact(session.values[name])
-    raise Stopped
+    raise Stopped(name)
 
 
 def _attempt(session: Session, call: Call) -> Attempt:

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,6 +11,7 @@ from reforg.verification.module_names import Place, places
 from reforg.verification.onnx_graph import Graph, Node, Values
 
 PRODUCTS = frozenset({"MatMul", "Gemm", "Conv", "FusedMatMul", "FusedGemm", "FusedConv"})
+DOMAINS = ("", "ai.onnx", "com.microsoft")  # elsewhere, an operator of the same name wants its tensors in another layout
 CLOSE = 0.05  # of the root mean square: weights as far from the model's as rounding to eight bits puts them are still that layer's
 SAMPLES = 256  # elements by which most pairs of weights are told apart
 NESTED = 4  # components of a module path that a wrapper may have put before it
@@ -79,7 +80,8 @@ def find(graph: Graph, weights: Mapping[str, Values], order: Sequence[str], gain
     for source in (named, valued):
         for product, place in source.items():
             search.take(place, product)
-    notes += _by_gain(graph, products, search, gains)
+    unlike = {path: gain for path, gain in gains.items() if Place(path) not in valued.values()}
+    notes += _by_gain(graph, products, search, unlike)
     notes += _by_order(graph, products, search)
     return Layers(_whole(search), frozenset(search.folded), tuple(notes))
 
@@ -89,7 +91,7 @@ def _products(graph: Graph) -> list[Product]:
     found = []
     for node in graph.nodes:
         fixed = [name for name in node.inputs[:2] if name in graph.constants and graph.constants[name].ndim > 1]
-        if node.kind in PRODUCTS and len(fixed) == 1 and len(node.inputs) > 1:
+        if node.kind in PRODUCTS and node.domain in DOMAINS and len(fixed) == 1 and len(node.inputs) > 1:
             found.append(Product(node, fixed[0], node.other(fixed[0]), _with_bias(graph, node, fixed[0])))
     return found
 
@@ -138,9 +140,9 @@ def _by_weight(graph: Graph, products: Sequence[Product], search: Search) -> dic
     found: dict[Product, Place] = {}
     for product in products:
         weight = graph.constants[product.weight]
-        near = [(off, place) for place, matrix in wanted if place not in found.values() and (off := _distance(weight, matrix)) < CLOSE]
+        near = [(off, index) for index, (_, matrix) in enumerate(wanted) if (off := _distance(weight, matrix)) < CLOSE]
         if near:
-            found[product] = min(near, key=lambda pair: pair[0])[1]
+            found[product] = wanted.pop(min(near)[1])[0]
     return found
 
 
@@ -171,21 +173,26 @@ def _relative(difference: Values, wanted: Values) -> float:
 
 def _by_gain(graph: Graph, products: Sequence[Product], search: Search, gains: Mapping[str, Values]) -> list[str]:
     """Layers of which every row is the model's times a factor: the gain of the norm or the LayerScale that follows."""
-    notes = []
+    unlike = []
     for path, gain in gains.items():
         wanted = search.weights[path].reshape(len(gain), -1)
-        free = [product for product in products if product not in search.found.values() or product == search.found.get(Place(path))]
-        for product in free:
-            factors = _factors(graph.constants[product.weight], wanted)
-            if factors is None or np.allclose(factors, 1, atol=CLOSE):
-                continue
+        named = search.found.get(Place(path))
+        free = [product for product in products if product not in search.found.values()] if named is None else [named]
+        scaled = ((product, factors) for product in free if (factors := _factors(graph.constants[product.weight], wanted)) is not None)
+        product, factors = next(scaled, (None, None))
+        if product is not None and factors is not None:
             search.found[Place(path)] = product
             search.folded.add(path)
-            same = _relative(factors - gain, gain) < CLOSE
-            also = "" if same else ", by other factors than the model's"
-            notes.append(f"{path} has no value of its own: what follows it is folded into its weights{also}")
-            break
-    return notes
+            unlike += [path] if _relative(factors - gain, gain) > CLOSE else []
+    return list(_of_folds(sorted(search.folded), unlike))
+
+
+def _of_folds(folded: Sequence[str], unlike: Sequence[str]) -> Iterator[str]:
+    """What was folded, in sentences."""
+    if folded:
+        yield f"the norm or gain that follows is folded into the weights of {', '.join(folded)}, which have no value of their own"
+    if unlike:
+        yield f"what is folded into the weights of {', '.join(unlike)} is not the model's gain"
 
 
 def _factors(weight: Values, matrix: Values) -> Values | None:

@@ -12,9 +12,9 @@ STEPS = 8  # nodes at most between a mean and the quotient that it belongs to
 
 @dataclass(frozen=True)
 class Norm:
-    """A norm's input and its output, gain and bias included."""
+    """A norm's input, None where it is a sum that is not there, and its output, gain and bias included."""
 
-    read: str
+    read: str | None
     output: str
 
 
@@ -27,8 +27,8 @@ def _norms(graph: Graph) -> Iterator[Norm]:
     for node in graph.nodes:
         if node.kind in NORMS:
             yield Norm(node.inputs[0], node.output)
-        elif node.kind in WITH_SUM and len(node.outputs) > 3 and node.outputs[3]:
-            yield Norm(node.outputs[3], node.output)
+        elif node.kind in WITH_SUM:
+            yield Norm("".join(node.outputs[3:4]) or None, node.output)
         elif node.kind == "ReduceMean":
             found = _decomposed(graph, node)
             if found is not None:

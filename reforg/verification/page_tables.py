@@ -36,7 +36,7 @@ def path(name: str) -> str:
 
 def faults(report: Report) -> str:
     """Every fault with its explanation."""
-    headings = ("", "#"), ("", "value"), ("n", "error"), ("n", "limit"), ("n", "error / limit"), ("", "where"), ("", "what it is")
+    headings = ("", "#"), ("", "value"), ("w", "what it is"), ("n", "error"), ("n", "limit"), ("n", "error / limit"), ("", "where")
     rows = [_fault(number, fault) for number, fault in enumerate(report.faults, 1)]
     caption = "Faults, in the order of execution. Errors and limits are shares of the largest wanted value."
     return _table(caption, headings, rows)
@@ -44,7 +44,7 @@ def faults(report: Report) -> str:
 
 def _fault(number: int, fault: Difference) -> list[Cell]:
     operation = "" if fault.operation == fault.name else f'<br><span class="soft">arising in</span> {path(fault.operation)}'
-    return [("", str(number)), ("name", f"<b>{path(fault.name)}</b>{operation}"), *_figures(fault), ("", _what(fault))]
+    return [("", str(number)), ("name", f"<b>{path(fault.name)}</b>{operation}"), ("w", _what(fault)), *_figures(fault)]
 
 
 def _figures(difference: Difference) -> list[Cell]:
@@ -52,11 +52,11 @@ def _figures(difference: Difference) -> list[Cell]:
     kind = kind_of(difference)
     if kind in (SHAPE, UNBOUNDED):
         told = "wrong shape" if kind == SHAPE else "without bound"
-        return [("n", told), ("n", "&ndash;"), ("n", "&ndash;"), ("", safe(place(difference)) or "&ndash;")]
+        return [("n", told), ("n", "&ndash;"), ("n", "&ndash;"), ("p", safe(place(difference)) or "&ndash;")]
     where = "root mean square" if kind == MEAN else place(difference)
     return [
         ("n", figure(difference.worst)), ("n", figure(difference.limit)), ("n", times(share(difference))),
-        ("", safe(where) or "&ndash;"),
+        ("p", safe(where) or "&ndash;"),
     ]  # fmt: skip
 
 
@@ -79,7 +79,7 @@ def differences(report: Report) -> str:
     for difference in report.differences:
         mark = "" if difference.passed else ' <span class="off">beyond its limit</span>'
         named = ("name", f"{path(difference.name)}{mark}")
-        rows.append([named, *_figures(difference), ("n", shape(difference.shape_wanted)), ("", _remarks(difference))])
+        rows.append([named, *_figures(difference), ("n", shape(difference.shape_wanted)), ("w", _remarks(difference))])
     return _table("Every compared value, in the order of execution.", headings, rows)
 
 
@@ -117,8 +117,8 @@ def _table(caption: str, headings: Sequence[Cell], rows: Sequence[Sequence[Cell]
     head = "".join(f'<th scope="col"{_class(look)}>{text}</th>' for look, text in headings)
     body = "".join(f"<tr>{''.join(_cells(row))}</tr>" for row in rows)
     return (
-        f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(caption)}"><table><caption>{escape(caption)}</caption>'
-        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+        f'<p class="said">{escape(caption)}</p><div class="scroll" role="region" tabindex="0" aria-label="table">'
+        f'<table aria-label="{escape(caption)}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
     )
 
 

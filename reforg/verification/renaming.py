@@ -124,6 +124,8 @@ def _check_targets(
 
 
 def _nothing_known(given: Sequence[str], known: Sequence[str], model: str) -> str:
+    if not given:
+        return "the candidate holds no arrays"
     theirs, ours = (", ".join(map(repr, some)) for some in (given[:3], _examples(known)))
     return (
         f"none of the candidate's {len(given):,} names is one of {model}'s trace: "

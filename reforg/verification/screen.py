@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
@@ -34,8 +34,11 @@ CELLS, COLUMNS = 5, 3  # characters of a bar, and bars beside each other in 80 c
 NAME, NUMBER = 12, 7  # characters of a block's name and of an error in units of its limit
 
 
-def shown(report: Report) -> RenderableType:
-    """What a console prints: verdict, facts, faults, selections, a bar for each block, notes; 80 columns are enough."""
+def shown(report: Report) -> Table:
+    """What is to be printed, by `reforg.cli.tables.show` say: verdict, facts, faults, selections, a bar for each block, notes.
+
+    80 columns are enough for it.
+    """
     pieces: list[RenderableType] = [Text(headline(report), style=f"bold {_colour(report)}"), _facts(report)]
     if report.faults:
         pieces += [Text(), _faults(report.faults)]
@@ -45,7 +48,10 @@ def shown(report: Report) -> RenderableType:
         pieces += [Text(), Text("largest error of each block, in units of its limit", style="bold"), _bars(report.differences)]
     if report.notes:
         pieces += [Text(), *(Text(f"note: {name_of(note, 1000)}", style="dim") for note in report.notes)]
-    return Group(*pieces)
+    page = Table.grid()
+    for piece in pieces:
+        page.add_row(piece)
+    return page
 
 
 def _colour(report: Report) -> str:

@@ -271,3 +271,14 @@ def _compared(path: str, ranking: Uncertain, rows: Rows, images: list[_Choice], 
         f"{path}.kept", f"{path}.reorganized", lack, limit, where, (batch, got), (batch, count), note="the choice of tokens"
     )
     return Comparison(difference, rows.tokens.astype(np.float64), ranking.rounding.exact(np.zeros((batch, 0))))
+
+
+def drawn(seed: int) -> Callable[..., Uncertain]:
+    """A reorganization that chooses by scores which are off as rounding may have them off."""
+
+    def step(net: "Replay", path: str, tokens: Uncertain, scores: Uncertain, count: int, config: VitConfig) -> Uncertain:
+        noise = np.random.default_rng([seed, len(path), *path.encode()]).standard_normal(scores.shape)
+        moved = scores.value + noise * np.sqrt(variance_of(scores), dtype=np.float64)
+        return reorganize(net, path, tokens, scores, count, config, ranking=Uncertain(moved, scores.variance, scores.rounding))
+
+    return step

@@ -1,0 +1,177 @@
+"""`reforg.verify`: a candidate's values, replayed, judged, and told as a report."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from reforg.errors import ConfigError
+from reforg.models import Model
+from reforg.verification.candidates import Recording, recorded
+from reforg.verification.comparison import error_map
+from reforg.verification.diagnosis import Stopped, judge
+from reforg.verification.names import module_names, trace_names
+from reforg.verification.precision import precision_of
+from reforg.verification.renaming import Rename
+from reforg.verification.replay import EVERYWHERE, UNITS, Key, Observation, Session, Step, run
+from reforg.verification.report import DIVERGES, EQUAL, FLIPPED, REORDERED, Report
+from reforg.verification.selection import NOT_SEEN, drawn
+from reforg.verification.uncertain import Rounding
+from reforg.verification.variants import TABLE
+
+LAYER = (".weight", ".bias", ".running_mean", ".running_var")
+DRAWS = 32  # choices of tokens that rounding may lead to, tried where nothing shows which the candidate made
+
+
+def verify(candidate: Any, model: Model, images: Any, dtype: str = "float32", rename: Rename = None) -> Report:
+    """Whether a candidate computes the model, within the rounding of `dtype`; if not, which operation is wrong, and why.
+
+    candidate: a mapping of trace name -> array, a path to .npz or .safetensors of one, a function images -> logits or mapping, a
+    torch.nn.Module, or a path to .onnx. Any part of a trace will do; more of it places a fault more closely. images: what the
+    candidate was given, (B, C, H, W), preprocessed. dtype: what it computed in: "float64", "float32", "tf32", "bfloat16",
+    "float16", "autocast-bfloat16", "autocast-float16". rename: their names -> trace names, as a mapping (one "*" each) or a function.
+
+    Each operation of the reference is replayed in float64 on the candidate's own values, so that no error is blamed on what
+    follows it; limits follow from an error model (docs/exactness.md). Raises ConfigError, ShapeError, DtypeError, ImageError.
+    """
+    if not isinstance(model, Model):
+        raise ConfigError(f"verify wants a model that create_model made, got {type(model).__name__}")
+    precision = precision_of(dtype)
+    given = model.on_host(images)
+    size = (given.shape[2], given.shape[3])
+    recording = recorded(candidate, model, given, precision, rename, trace_names(model.config, size))
+    found = _replayed(_session(model, recording, Rounding(precision), len(given)), given)
+    return _report(model, dtype, recording, found, given)
+
+
+def _session(model: Model, recording: Recording, rounding: Rounding, batch: int) -> Session:
+    """The model's weights and the candidate's values, before anything is replayed."""
+    weights = {name: model.backend.to_numpy(value) for name, value in model.weights.items()}
+    known = {
+        name: rounding.exact(value) if name.endswith(LAYER) else rounding.stored_once(value) for name, value in weights.items()
+    }
+    values = {name: np.asarray(value, np.float64) for name, value in recording.values.items()}
+    return Session(model.config, rounding, known, values, batch, judge)
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """A replay: its session, what stopped it, whether tokens had to be chosen otherwise for it to agree."""
+
+    session: Session
+    stopped: str = ""
+    drawn: bool = False
+
+    @property
+    def faults(self) -> list[Observation]:
+        return [entry for entry in self.session.log if not entry.passed]
+
+
+def _replayed(session: Session, images: Any) -> _Outcome:
+    """The replay; where it finds a fault in values that are far apart, also under other choices of tokens, and with variants
+    everywhere.
+    """
+    fresh = session.fork()
+    outcome = _run(session, images)
+    far = next((fault for fault in outcome.faults if _is_far(fault)), None)
+    if far is None:
+        return outcome
+    return _with_draws(fresh, outcome, images) or _explained_everywhere(fresh, outcome, far, images)
+
+
+def _run(session: Session, images: Any) -> _Outcome:
+    try:
+        run(session, session.rounding.exact(images))
+    except Stopped as stop:
+        return _Outcome(session, str(stop))
+    return _Outcome(session)
+
+
+def _is_far(fault: Observation) -> bool:
+    """Whether several units lie between the fault and the values before it, so that it cannot be placed."""
+    difference = fault.comparison.difference
+    return difference.explanation is None and len({call.key for call in fault.calls if call.kind in UNITS}) > 1
+
+
+def _with_draws(fresh: Session, outcome: _Outcome, images: Any) -> _Outcome | None:
+    """The replay with tokens chosen as rounding may have it, where that leaves no fault; None where it does not."""
+    unsure = [
+        path
+        for path, selection in outcome.session.selections.items()
+        if selection.verdict == NOT_SEEN and any(m < limit for m, limit in zip(selection.margins, selection.limits, strict=True))
+    ]
+    for seed in range(DRAWS) if unsure else ():
+        again = _run(_overriding(fresh, {("evit.reorganize", path): drawn(seed) for path in unsure}), images)
+        if not again.faults and not again.stopped:
+            return replace(again, drawn=True)
+    return None
+
+
+def _explained_everywhere(fresh: Session, outcome: _Outcome, far: Observation, images: Any) -> _Outcome:
+    """The outcome, in which a variant that explains everything where it stands in every place is told of the far fault."""
+    for kind in dict.fromkeys(call.kind for call in far.calls):
+        for variant in TABLE.get(kind, ()):
+            again = _run(_overriding(fresh, {(kind, EVERYWHERE): variant.step}), images)
+            if not again.faults and not again.stopped:
+                told = far.comparison.named(explanation=f"{variant.label}, everywhere")
+                log = [replace(entry, comparison=told) if entry is far else entry for entry in outcome.session.log]
+                outcome.session.log = log
+                return outcome
+    return outcome
+
+
+def _overriding(fresh: Session, overrides: dict[Key, Step]) -> Session:
+    return fresh.fork(overrides=overrides)
+
+
+def _report(model: Model, dtype: str, recording: Recording, outcome: _Outcome, images: Any) -> Report:
+    session, faults = outcome.session, outcome.faults
+    selections = tuple(session.selections.values())
+    seen = {name for name in session.latest if session.holds(name)}
+    size = (images.shape[2], images.shape[3])
+    unseen = tuple(name for name in module_names(model.config, size) if name not in seen and not _told_by(name, seen))
+    unknown = (*recording.unknown, *(name for name in session.values if name not in session.latest and not name.endswith(".kept")))
+    return Report(
+        model.name, dtype, recording.kind, len(images), _verdict(outcome),
+        tuple(fault.comparison.difference for fault in faults),
+        tuple(entry.comparison.difference for entry in session.log if entry.supplied),
+        selections, unknown, unseen, (*recording.notes, *_notes(outcome, unseen, seen)),
+        tuple(picture for fault in faults if (picture := error_map(fault.comparison)) is not None),
+    )  # fmt: skip
+
+
+def _told_by(name: str, seen: set[str]) -> bool:
+    """Whether the module that a layer ends is there instead: attn for attn.proj, mlp for mlp.fc2."""
+    parent, _, last = name.rpartition(".")
+    return last in ("proj", "fc2") and parent in seen
+
+
+def _verdict(outcome: _Outcome) -> str:
+    verdicts = {selection.verdict for selection in outcome.session.selections.values()}
+    if outcome.faults or outcome.stopped:
+        return DIVERGES
+    if FLIPPED in verdicts or outcome.drawn:
+        return FLIPPED
+    return REORDERED if REORDERED in verdicts else EQUAL
+
+
+def _notes(outcome: _Outcome, unseen: Iterable[str], seen: set[str]) -> Iterable[str]:
+    """What cannot be told, and what was assumed."""
+    missing = len(tuple(unseen))
+    if outcome.stopped:
+        yield f"the replay ends at {outcome.stopped}: what follows was not looked at"
+    if missing:
+        yield f"{missing} of the model's layers are not among the values: a fault in one is reported under the next value that is"
+    differences = [entry.comparison.difference for entry in outcome.session.log if entry.supplied]
+    if missing and differences and not outcome.faults:
+        last = differences[-1]
+        yield f"an error of {last.name} below {last.limit:.1g} of its largest value would not be seen"
+    if "logits" not in seen and "head" not in seen:
+        yield "the values do not reach the logits: what follows the last of them was not looked at"
+    for path, selection in outcome.session.selections.items():
+        if selection.verdict == NOT_SEEN:
+            yield f"nothing shows which tokens {path} kept: the reference's choice was taken"
+    if outcome.drawn:
+        yield "the values agree with a choice of tokens that differs from the reference's within rounding"
+
