@@ -89,14 +89,23 @@ def _entries(content: Any) -> dict[str, Entry]:
 
 
 def _of_npy(path: Path) -> Values:
-    """The array of an .npy file, whose pages are mapped: no size in its header is believed."""
+    """The array of an .npy file; ImageError says what is wrong with it."""
     try:
-        with path.open("rb") as file:
-            if not path.is_file() or file.read(len(MAGIC)) != MAGIC:
-                raise ImageError(f"images: {_named(path)} is no .npy file")
-        return np.array(np.load(path, mmap_mode="r", allow_pickle=False))
+        return _mapped(path)
+    except ReforgError:
+        raise
     except OSError as error:
         raise ImageError(f"images: {_named(path)} cannot be read: {error.strerror or error}") from error
-    except (ValueError, OverflowError, SyntaxError, EOFError, MemoryError) as error:  # with which NumPy refuses a header
+    except Exception as error:  # NumPy's reader raises whatever it comes upon in a header: TokenError, OverflowError, ...
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ImageError(f"images: {_named(path)} is refused: {reason:.200}") from error
+
+
+def _mapped(path: Path) -> Values:
+    """A copy of the array, whose pages are mapped first: no size in the header is believed."""
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise ImageError(f"images: {_named(path)} is no file of an array")
+    with path.open("rb") as file:
+        if file.read(len(MAGIC)) != MAGIC:
+            raise ImageError(f"images: {_named(path)} is no .npy file")
+    return np.array(np.load(path, mmap_mode="r", allow_pickle=False))

@@ -23,10 +23,10 @@ def _vit(steps: Steps, config: VitConfig, logits: str) -> None:
         steps.layer(head)
     last = f"blocks.{config.depth - 1}"
     pooled = steps.read(config.heads[0]) if config.heads else logits
-    norm = steps.norm_into(pooled, POOLS)
+    source = steps.normed_by(pooled, POOLS)
     steps.put("fc_norm", pooled)
-    steps.put("norm", norm and steps.before("norm", pooled, POOLS))
-    steps.put(last, norm and steps.before(last, norm.read, POOLS))
+    steps.put("norm", steps.before("norm", pooled, POOLS))
+    steps.put(last, steps.before(last, source, POOLS))
     for number in range(config.depth):
         _vit_sums(steps, config, number)
     steps.same("blocks", last)
@@ -54,9 +54,9 @@ def _normed_convolution(steps: Steps, path: str, place: int) -> None:
 def _vit_attention(steps: Steps, config: VitConfig, number: int, branch: str) -> None:
     path, attn = f"blocks.{number}", f"blocks.{number}.attn{branch}"
     read = steps.read(f"{attn}.qkv")
-    norm = steps.norm_into(read)
+    source = steps.normed_by(read)
     arrived = f"blocks.{number - 1}" if number else "embedded"
-    steps.put(arrived, norm and steps.before(arrived, norm.read))
+    steps.put(arrived, steps.before(arrived, source))
     steps.put(f"{path}.norm1{branch}", steps.before(f"{path}.norm1{branch}", read))
     steps.layer(f"{attn}.qkv")
     steps.attention(attn, steps.found.get(f"{attn}.qkv", ()))
@@ -75,8 +75,8 @@ def _scaled(steps: Steps, config: VitConfig, path: str, number: int, branch: str
 
 def _vit_mlp(steps: Steps, config: VitConfig, path: str, branch: str) -> None:
     mlp, read = f"{path}.mlp{branch}", steps.read(f"{path}.mlp{branch}.fc1")
-    norm, arrived = steps.norm_into(read), _after_attention(steps, path)
-    steps.put(arrived, norm and steps.before(arrived, norm.read))
+    source, arrived = steps.normed_by(read), _after_attention(steps, path)
+    steps.put(arrived, steps.before(arrived, source))
     steps.put(f"{path}.norm2{branch}", steps.before(f"{path}.norm2{branch}", read))
     _mlp(steps, mlp)
     _scaled(steps, config, path, 2, branch, f"{mlp}.fc2")
@@ -131,16 +131,16 @@ def _stage(steps: Steps, config: ShuntedConfig, stage: int, convolution: str, lo
         _detail_mlp(steps, path)
         arrived = path
     following = steps.read(f"patch_embed{stage + 2}.proj") if stage < 3 else steps.read("head") or logits
-    found = steps.norm_into(following, POOLS)
+    source = steps.normed_by(following, POOLS)
     steps.put(norm, steps.before(norm, following, POOLS))
-    steps.put(arrived, found and steps.before(arrived, found.read))
+    steps.put(arrived, steps.before(arrived, source))
     _shunted_sums(steps, embedding, [f"block{stage + 1}.{number}" for number in range(config.depths[stage])])
 
 
 def _shunted_attention(steps: Steps, path: str, arrived: str, branches: int) -> None:
     attn, read = f"{path}.attn", steps.read(f"{path}.attn.q")
-    norm = steps.norm_into(read)
-    steps.put(arrived, norm and steps.before(arrived, norm.read))
+    source = steps.normed_by(read)
+    steps.put(arrived, steps.before(arrived, source))
     steps.put(f"{path}.norm1", steps.before(f"{path}.norm1", read))
     steps.layer(f"{attn}.q")
     for branch in range(branches):
@@ -159,8 +159,8 @@ def _shunted_attention(steps: Steps, path: str, arrived: str, branches: int) -> 
 
 def _detail_mlp(steps: Steps, path: str) -> None:
     mlp, read = f"{path}.mlp", steps.read(f"{path}.mlp.fc1")
-    norm = steps.norm_into(read)
-    steps.put(f"{path}.attended", norm and steps.before(f"{path}.attended", norm.read))
+    source = steps.normed_by(read)
+    steps.put(f"{path}.attended", steps.before(f"{path}.attended", source))
     steps.put(f"{path}.norm2", steps.before(f"{path}.norm2", read))
     _mlp(steps, mlp)
     steps.layer(f"{mlp}.dwconv.dwconv")

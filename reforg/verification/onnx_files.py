@@ -1,4 +1,4 @@
-"""What an ONNX file computes on its way, under the names of a trace: the file is run once, and its tensors are told by its layers."""
+"""What an ONNX file computes on its way, under the names of a trace: its layers tell which of its tensors is which value."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,14 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from reforg.config import VitConfig
+from reforg import shunted, vit
+from reforg.config import Config, VitConfig
 from reforg.errors import ConfigError
 from reforg.models import Model
+from reforg.ops import REFERENCE, Recorder
 from reforg.verification import onnx_session
-from reforg.verification.layouts import fitted
 from reforg.verification.onnx_families import name_values
-from reforg.verification.onnx_graph import Graph, Shape, Values
-from reforg.verification.onnx_layers import Layers, find
+from reforg.verification.onnx_graph import Graph, Values, fits
+from reforg.verification.onnx_layers import WEIGHT, find
 from reforg.verification.onnx_norms import norms_of
 from reforg.verification.onnx_session import Session
 from reforg.verification.onnx_steps import Steps, Tensors
@@ -41,14 +42,15 @@ class Recording:
 def recorded(path: str, images: Values, model: Model) -> Recording:
     """The values of an ONNX file for images (B, C, H, W).
 
-    model: a float64 model on NumPy, whose weights tell the file's layers. Runs on onnxruntime's CPU, without optimisations.
+    The model's weights tell the file's layers, whatever the model runs on. onnxruntime runs the file on the CPU, not optimised.
     Raises BackendError where a package is missing, and ConfigError for a file that cannot be read or run on the images.
     """
     session = onnx_session.opened(Path(path), images)
     first, tensors = _probed(session, images)
-    trace = model.trace(first)
+    weights = {name: np.asarray(model.backend.to_numpy(value), np.float64) for name, value in model.weights.items()}
+    trace = _reference(weights, model.config, first)
     graph = Graph(session.nodes, session.weights, tensors)
-    layers = find(graph, _matrices(model), list(trace), _gains(model))
+    layers = find(graph, _matrices(weights), list(trace), _gains(weights, model.config))
     steps = Steps(graph, layers, norms_of(graph), {name: value.shape for name, value in trace.items()})
     logits = _logits(session, tensors, trace["logits"])
     name_values(steps, model.config, logits)
@@ -69,21 +71,27 @@ def _probed(session: Session, images: Values) -> tuple[Values, dict[str, Values]
         return images, session.run(images)
 
 
-def _matrices(model: Model) -> dict[str, Values]:
+def _reference(weights: Mapping[str, Values], config: Config, images: Values) -> dict[str, Values]:
+    """The trace of the images in float64 on NumPy."""
+    recorder = Recorder(None)
+    forward: Any = vit.forward if isinstance(config, VitConfig) else shunted.forward
+    forward(weights, images.astype(np.float64), config, REFERENCE, recorder)
+    return {name: np.asarray(value) for name, value in recorder.values.items()}
+
+
+def _matrices(weights: Mapping[str, Values]) -> dict[str, Values]:
     """Path -> weight of each layer that has a matrix or a kernel."""
-    ends = ".weight"
-    return {name.removesuffix(ends): value for name, value in model.weights.items() if name.endswith(ends) and value.ndim > 1}
+    return {name.removesuffix(WEIGHT): value for name, value in weights.items() if name.endswith(WEIGHT) and value.ndim > 1}
 
 
-def _gains(model: Model) -> dict[str, Values]:
+def _gains(weights: Mapping[str, Values], config: Config) -> dict[str, Values]:
     """Path of a layer -> the gain (O,) that follows it: that of a batch norm, or LayerScale's."""
-    weights, found = model.weights, {}
-    for path in _matrices(model):
+    found = {}
+    for path in _matrices(weights):
         head, _, leaf = path.rpartition(".")
         norm = f"{head}.{int(leaf) + 1}" if leaf.isdigit() else ""
         if f"{norm}.running_var" in weights:
             found[path] = weights[f"{norm}.weight"] / np.sqrt(weights[f"{norm}.running_var"] + STEM_EPS)
-    config = model.config
     if isinstance(config, VitConfig) and config.init_values is not None:
         for block in (f"blocks.{number}" for number in range(config.depth)):
             for branch in config.branches:
@@ -102,7 +110,7 @@ def _by_value(steps: Steps, tensors: Mapping[str, Values], trace: Mapping[str, V
     """Values that no layer leads to, where one tensor alone, which is nothing else, is equal to the reference's."""
     used = {tensor for names in steps.found.values() for tensor in names}
     free = [name for name in tensors if name not in used and name not in steps.graph.constants and name != logits]
-    found = {}
+    found: dict[str, Tensors] = {}
     for name, wanted in trace.items():
         if name in steps.found or wanted.dtype.kind != "f":
             continue
@@ -126,7 +134,7 @@ def _plausible(steps: Steps, name: str, wanted: Values) -> bool:
     shapes = [steps.graph.shapes[tensor] for tensor in steps.found[name]]
     if all(len(shape) == wanted.ndim for shape in shapes):
         return True
-    return len(shapes) == 1 and fitted(np.zeros(shapes[0]), wanted)[0].shape == wanted.shape
+    return len(shapes) == 1 and fits(shapes[0], wanted.shape)
 
 
 def _values(
@@ -148,6 +156,3 @@ def _together(parts: Sequence[Values]) -> Values:
     if len(parts) == 1:
         return parts[0]
     return np.concatenate(parts) if parts[0].shape[:1] == (1,) else np.stack(parts)
-
-
-__all__ = ["Recording", "Shape", "recorded"]

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from reforg.verification.layouts import fitted
+
 Values = np.ndarray[Any, np.dtype[Any]]
 Shape = tuple[int, ...]
 # Operators whose result holds the values of their first input, as they stand or in another layout.
@@ -85,8 +87,19 @@ class Graph:
         return self.onward([name], lambda node: node.kind in LAYOUT)
 
     def fitting(self, names: Iterable[str], shape: Shape, far: bool = False) -> str:
-        """Of tensors with the same values, the first (far: the last) of that shape; else the first of that rank; else the first."""
-        choice = list(names)
-        exact = [name for name in choice if self.shapes.get(name) == shape]
-        alike = [name for name in choice if len(self.shapes.get(name, ())) == len(shape)]
-        return exact[-1 if far else 0] if exact else (alike or choice)[0]
+        """Of tensors with the same values, the first (far: the last) of that shape; else the first of that rank, or of a layout
+
+        that can be brought into that shape; else the first.
+        """
+        choice = [name for name in names if name in self.shapes]
+        exact = [name for name in choice if self.shapes[name] == shape]
+        if exact:
+            return exact[-1 if far else 0]
+        alike = (name for name in choice if len(self.shapes[name]) == len(shape))
+        other = (name for name in choice if fits(self.shapes[name], shape))
+        return next(alike, "") or next(other, "") or next(iter(choice), "")
+
+
+def fits(shape: Shape, wanted: Shape) -> bool:
+    """Whether an array of a shape is of the wanted one in some layout."""
+    return fitted(np.zeros(shape), np.zeros(wanted))[0].shape == wanted

@@ -1,6 +1,7 @@
 """Which products and convolutions of an ONNX graph are which layers of a model: by module paths, by weights, by order."""
 
 import re
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -77,7 +78,7 @@ def find(graph: Graph, weights: Mapping[str, Values], order: Sequence[str], gain
     if 2 * len(contrary) > len(set(named) & set(valued)):
         notes.append(f"module paths in the file are not heeded: {len(contrary)} of them contradict the weights")
         named = {}
-    for source in (named, valued):
+    for source in (named, _in_order(valued, order)):
         for product, place in source.items():
             search.take(place, product)
     unlike = {path: gain for path, gain in gains.items() if Place(path) not in valued.values()}
@@ -146,6 +147,34 @@ def _by_weight(graph: Graph, products: Sequence[Product], search: Search) -> dic
     return found
 
 
+def _in_order(valued: Mapping[Product, Place], order: Sequence[str]) -> dict[Product, Place]:
+    """Without the fewest whose blocks do not come in the order of execution: the weights of two blocks may be exchanged.
+
+    The longest run of blocks that never fall is found as patience sorting finds it.
+    """
+    first = {path: index for index, path in reversed(list(enumerate(map(_block, order))))}
+    ends: list[int] = []
+    lasts: list[Product] = []
+    before: dict[Product, Product | None] = {}
+    for product, place in valued.items():
+        block = first[_block(place.name)]
+        pile = bisect_right(ends, block)
+        before[product] = lasts[pile - 1] if pile else None
+        ends[pile : pile + 1], lasts[pile : pile + 1] = [block], [product]
+    kept: set[Product | None] = set()
+    last = lasts[-1] if lasts else None
+    while last is not None:
+        kept.add(last)
+        last = before[last]
+    return {product: place for product, place in valued.items() if product in kept}
+
+
+def _block(path: str) -> str:
+    """The block that a layer is part of, or else its own path's beginning; two heads have no order."""
+    parts = path.removesuffix("_dist").split(".")
+    return ".".join(parts[:2]) if parts[0].startswith("block") else parts[0]
+
+
 def _views(weight: Values, matrix: Values) -> list[Values]:
     """A weight as matrices of the wanted shape (O, I): as it stands, and transposed."""
     if weight.size != matrix.size or not weight.size:
@@ -178,12 +207,14 @@ def _by_gain(graph: Graph, products: Sequence[Product], search: Search, gains: M
         wanted = search.weights[path].reshape(len(gain), -1)
         named = search.found.get(Place(path))
         free = [product for product in products if product not in search.found.values()] if named is None else [named]
-        scaled = ((product, factors) for product in free if (factors := _factors(graph.constants[product.weight], wanted)) is not None)
-        product, factors = next(scaled, (None, None))
-        if product is not None and factors is not None:
+        for product in free:
+            factors = _factors(graph.constants[product.weight], wanted)
+            if factors is None:
+                continue
             search.found[Place(path)] = product
             search.folded.add(path)
             unlike += [path] if _relative(factors - gain, gain) > CLOSE else []
+            break
     return list(_of_folds(sorted(search.folded), unlike))
 
 
@@ -239,7 +270,8 @@ def module_path(name: str, scopes: str) -> str:
     "['', 'blocks.0', 'blocks.0.attn', 'linear']"; "" where neither tells.
     """
     if scopes:
-        return ([""] + re.findall(r"'([^']*)'", scopes)[:-1])[-1]
+        modules: list[str] = re.findall(r"'([^']*)'", scopes)[:-1]  # the last one is the operation
+        return modules[-1] if modules else ""
     path = ""
     for part in name.split("/")[1:-1]:
         inner = path.rpartition(".")[2]

@@ -42,9 +42,10 @@ def _decomposed(graph: Graph, mean: Node) -> Norm | None:
     if centred is not None:
         return _scaled(graph, x, centred.output)
     squared = graph.makers.get(x)
-    if squared is None or squared.kind not in ("Mul", "Pow") or not _is_square(graph, squared) or _is_centred(graph, squared.inputs[0]):
+    if squared is None or squared.kind not in ("Mul", "Pow") or not _is_square(graph, squared):
         return None
-    return _scaled(graph, squared.inputs[0], squared.inputs[0])
+    root = squared.inputs[0]
+    return None if _is_centred(graph, root) else _scaled(graph, root, root)
 
 
 def _is_square(graph: Graph, node: Node) -> bool:

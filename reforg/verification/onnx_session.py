@@ -53,7 +53,7 @@ def opened(path: Path, images: Values) -> Session:
     """The file at `path`, for images (B, C, H, W). Raises BackendError for a missing package, ConfigError for anything else."""
     onnx, runtime = _package("onnx"), _package("onnxruntime")
     label = f"candidate {os.fspath(path)!r}"
-    model = _inlined(onnx, _parsed(onnx, path, label), label)
+    model = _inlined(_parsed(onnx, path, label), label)
     external = _checked_external(model, path, label)
     own = [one.name for one in model.graph.output]
     _expose(onnx, model)
@@ -85,21 +85,27 @@ def _reason(error: Exception) -> str:
 
 def _parsed(onnx: Any, path: Path, label: str) -> Any:
     """The file's model; nothing beside the file is read."""
+    content = _content(path, label)
     try:
-        if not path.is_file():
-            raise ConfigError(f"{label} is no file" if path.exists() else f"{label} is not there")
-        if path.stat().st_size > PROTOBUF:
-            raise ConfigError(f"{label} is larger than an ONNX file can be: its weights must be in a file beside it")
-        return onnx.load_model_from_string(path.read_bytes())
-    except (OSError, ValueError) as error:  # names that no system takes
-        raise ConfigError(f"{label} cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    except ConfigError:
-        raise
+        return onnx.load_model_from_string(content)
     except Exception as error:  # whatever protobuf says of bytes that are no model
         raise ConfigError(f"{label} is no ONNX file: {_reason(error)}") from error
 
 
-def _inlined(onnx: Any, model: Any, label: str) -> Any:
+def _content(path: Path, label: str) -> bytes:
+    try:
+        whole, size = path.is_file(), path.stat().st_size
+        content = path.read_bytes() if whole and size <= PROTOBUF else b""
+    except (OSError, ValueError) as error:  # ValueError: names that no system takes
+        raise ConfigError(f"{label} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    if not whole:
+        raise ConfigError(f"{label} is no file")
+    if size > PROTOBUF:
+        raise ConfigError(f"{label} is larger than an ONNX file can be: its weights must be in a file beside it")
+    return content
+
+
+def _inlined(model: Any, label: str) -> Any:
     """The model with its own functions written out, so that their tensors have names."""
     if not model.functions:
         return model
@@ -160,7 +166,7 @@ def _place(tensor: Any, path: Path, label: str) -> Place:
         offset = int(told.get("offset") or 0)
         length = int(told.get("length") or size - offset)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{where} lies at a place that cannot be: {str(error):.100}") from error
+        raise ConfigError(f"{where} lies at a place that cannot be: {error!s:.100}") from error
     if not inside:
         raise ConfigError(f"{where} lies outside of the file's folder, in {location!r:.200}")
     if size < 0:

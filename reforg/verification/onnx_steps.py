@@ -9,7 +9,15 @@ from reforg.verification.onnx_norms import Norm
 
 Tensors = tuple[str, ...]  # of one value, in parts where there are several
 POOLS = LAYOUT | {"Gather", "Slice", "Split", "ReduceMean", "GlobalAveragePool"}
-PICKS = LAYOUT | {"Gather", "Slice", "ReduceMean", "ReduceSum", "ReduceMax", "Div", "Where"}  # from probabilities to scores of tokens
+PICKS = LAYOUT | {
+    "Gather",
+    "Slice",
+    "ReduceMean",
+    "ReduceSum",
+    "ReduceMax",
+    "Div",
+    "Where",
+}  # from probabilities to scores of tokens
 ACTIVATED = ("FusedConv", "FusedGemm")  # operators whose result is that of the activation after a layer
 SUMS = LAYOUT | {"Add", "Sum"}
 MASKED = LAYOUT | {"Where", "IsNaN"}  # what exporters put behind a softmax
@@ -74,9 +82,9 @@ class Steps:
             return None
         return self.graph.fitting(self.graph.relaid(tensor), self.shapes[name], far=True)
 
-    def norm_into(self, tensor: str | None, kinds: frozenset[str] = LAYOUT) -> Norm | None:
-        """The norm that made a tensor."""
-        by_output = {norm.output: norm for norm in self.norms}
+    def normed_by(self, tensor: str | None, kinds: frozenset[str] = LAYOUT) -> str | None:
+        """What the norm reads that made a tensor; None where no norm did."""
+        by_output = {norm.output: norm.read for norm in self.norms}
         made = () if tensor is None else self.graph.back(tensor, kinds)
         return next((by_output[name] for name in made if name in by_output), None)
 
@@ -111,7 +119,9 @@ class Steps:
     def attention(self, path: str, sources: Iterable[str | None]) -> None:
         """Note scores, probabilities and context of the attention that the sources go into."""
         given = [name for name in sources if name is not None]
-        reached = list(self.graph.onward(given, lambda node: node.kind not in (*PRODUCTS, "Softmax", "Attention") or self._mixes(node)))
+        reached = list(
+            self.graph.onward(given, lambda node: node.kind not in (*PRODUCTS, "Softmax", "Attention") or self._mixes(node))
+        )
         for node in (node for name in reached for node in self.graph.readers(name)):
             if node.kind == "Softmax":
                 self.put(f"{path}.scores", self.before(f"{path}.scores", node.inputs[0]))

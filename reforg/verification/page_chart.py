@@ -107,7 +107,7 @@ def _row(row: Sequence[Group], scale: Scale, step: float, top: float, line: floa
     left = float(LEFT)
     for column in (column for group in row for column in group.columns):
         pieces.append(_column(column, scale, left, step, floor))
-        if column.label and left - labelled >= LETTER * (len(column.label) + 1):
+        if column.label and left - labelled >= LETTER * len(column.label) + 1:
             above = 10 if math.isinf(column.value) else 6  # clear of the arrow
             pieces.append(_text(left + step / 2, floor - HEIGHT - above, column.label, "mark"))
             labelled = left

@@ -83,7 +83,8 @@ class Session:
     values: the candidate's by trace name. assumed: values inferred from what follows, by trace name. overrides: steps to be
     taken otherwise. latest: everything that was predicted. inputs: the arguments of every layer. judge: what decides on a unit's
     faults, None where nothing is to be decided. selections: by block.
-    remark: what a variant found that takes a number from the candidate.
+    remark: what a variant found that takes a number from the candidate. exact, memory: values and steps known from before, which
+    all forks share.
     """
 
     config: Config
@@ -102,6 +103,8 @@ class Session:
     stack: list[Call] = field(default_factory=list)
     since: list[Call] = field(default_factory=list)
     remark: str = ""
+    exact: dict[tuple[str, str], Uncertain] = field(default_factory=dict)
+    memory: dict[tuple[Any, ...], "Memory"] = field(default_factory=dict)
 
     def fork(self, assumed: Mapping[str, Uncertain] | None = None, overrides: Mapping[Key, Step] | None = None) -> "Session":
         """The same state, in which nothing is judged, with more values assumed or more steps taken otherwise."""
@@ -149,7 +152,14 @@ class Session:
             self.since = []
         if own is not None:
             return own
-        return self.rounding.exact(comparison.got) if _can_go_on(comparison) else predicted
+        return self._held(comparison) if _can_go_on(comparison) else predicted
+
+    def _held(self, comparison: Comparison) -> Uncertain:
+        """The candidate's value, the same object every time, by which steps that read it are known again."""
+        key = (comparison.difference.name, comparison.difference.note)
+        if key not in self.exact:
+            self.exact[key] = self.rounding.exact(comparison.got)
+        return self.exact[key]
 
     def note(self, comparison: Comparison) -> None:
         """Put a comparison on record that is of no value of the candidate's own."""
@@ -172,6 +182,11 @@ class Session:
 
     def take(self, call: Call) -> Any:
         """The result of a step, with the steps that belong to it on record."""
+        if call.kind in REMEMBERED and not self._touched(call):
+            return self._remembered(call)
+        return self._taken(call)
+
+    def _taken(self, call: Call) -> Any:
         chosen = self.overrides.get(call.key) or self.overrides.get((call.kind, EVERYWHERE)) or call.step
         self.since.append(call)
         self.stack.append(call)
@@ -180,7 +195,44 @@ class Session:
         finally:
             self.stack.pop()
 
+    def _touched(self, call: Call) -> bool:
+        """Whether anything is to be done otherwise in a piece, or anything assumed there."""
+        paths = [path for _, path in self.overrides] + list(self.assumed)
+        return any(path == EVERYWHERE or f"{path}.".startswith(f"{call.path}.") for path in paths)
 
+    def _remembered(self, call: Call) -> Any:
+        """The result of a piece that was taken before on the very same values, with all that was put on record then."""
+        key = (*call.key, *(id(part) for part in call.arguments if isinstance(part, Uncertain)))
+        if key not in self.memory:
+            before = len(self.log), len(self.since), set(self.latest)
+            result = self._taken(call)
+            log = self.log[before[0] :]
+            ended = any(entry.supplied for entry in log)
+            names = [name for name in self.latest if name not in before[2] or name.startswith(f"{call.path}.")]
+            self.memory[key] = Memory(
+                call, result, log, {name: self.latest[name] for name in names}, self.since if ended else self.since[before[1] :], ended
+            )
+            return result
+        known = self.memory[key]
+        self.log += known.log
+        self.latest |= known.latest
+        self.since = [*(() if known.ended else self.since), *known.since]
+        return known.result
+
+
+@dataclass(frozen=True)
+class Memory:
+    """A piece that was taken: its result, and what it put on record. ended: whether the candidate holds a value in it."""
+
+    call: Call
+    result: Any
+    log: list[Observation]
+    latest: dict[str, Uncertain]
+    since: list[Call]
+    ended: bool
+
+
+REMEMBERED = ("vit.self_attention", "vit.mlp", "shunted.shunted_attention", "shunted.detail_mlp")
 UNITS = ("vit.embed", "vit.block", "vit.classify", "shunted.stem", "shunted.embed", "shunted.block", "shunted.classify")
 """The pieces whose faults are judged together; a layer outside of them is judged alone."""
 

@@ -63,6 +63,8 @@ def summary(report: Report) -> str:
     if beyond or not report.differences:
         return f"{told}, {beyond} beyond the limit"
     nearest = max(report.differences, key=share)
+    if len(report.differences) == 1:
+        return f"{told}, within its limit ({times(share(nearest))} of it)"
     return f"{told}, all within their limits; nearest to it {name_of(nearest.name)} ({times(share(nearest))})"
 
 
