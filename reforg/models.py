@@ -292,7 +292,7 @@ class Model:
         return array
 
     def on_host(self, images: Any) -> np.ndarray[Any, np.dtype[Any]]:
-        """The images as a NumPy array of float64, whatever the model computes in, or the error that says what is wrong with them."""
+        """The images as a NumPy array of float64, whatever the model computes in, or the error that says what is wrong."""
         images = exported(images)
         self._check_dtype(images)
         self._check_shape(tuple(images.shape))

@@ -20,7 +20,7 @@ ALWAYS = ("numpy", "numpy-readonly", "strict")
 OPTIONAL = {"torch": "torch", "jax": "jax", "jax-jit": "jax", "cupy": "cupy"}
 OF_NO_LIBRARY = {  # files, the Hub, pictures, pages, commands: the same with any array library
     *("test_commands.py", "test_docs.py", "test_files.py", "test_fuzz.py", "test_hostile.py", "test_hub.py", "test_images.py"),
-    *("test_info.py", "test_labels.py", "test_layering.py", "test_mutants.py", "test_published.py"),
+    *("test_info.py", "test_labels.py", "test_layering.py", "test_mutants.py", "test_published.py", "test_verify_reports.py"),
 }
 GRADIENTS = ("torch", "jax-jit")  # libraries that differentiate; tests marked `gradient` run on these
 SEEN: Counter[str] = Counter()

@@ -166,7 +166,7 @@ class TestNames:
     def test_none_known(self):
         assert refused(self.names, "a", "b", "c", "d") == (
             "none of the candidate's 4 names is one of a model's trace: it has 'a', 'b', 'c', "
-            "the trace 'patch_embed.proj', 'blocks.0.mlp.act', 'logits'; rename= says which is which"
+            "the trace 'embedded', 'blocks.0.attn.qkv', 'logits'; rename= says which is which"
         )
 
     def test_two_of_one_name(self):

@@ -83,9 +83,7 @@ def variance_of(predicted: Uncertain, own: npt.NDArray[np.floating] | None = Non
     return total if own is None else total + own
 
 
-def _extreme(
-    errors: Values, variance: npt.NDArray[np.floating], rounding: Rounding
-) -> tuple[float, float, tuple[int, ...] | None]:
+def _extreme(errors: Values, variance: npt.NDArray[np.floating], rounding: Rounding) -> tuple[float, float, tuple[int, ...] | None]:
     """The error that comes nearest to its limit or passes it most, that limit, and where; or both root mean squares."""
     if not errors.size:
         return 0.0, 0.0, None

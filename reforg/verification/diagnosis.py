@@ -45,7 +45,7 @@ class Attempt:
 
 
 def judge(session: Session, call: Call) -> Any:
-    """Take a step that is a unit; put its faults, named and explained, on the session's record; go on from the candidate's values."""
+    """Take a step that is a unit, put its faults on record, named and explained, and go on from the candidate's values."""
     plain = _attempt(session.fork(), call)
     if not plain.faults:
         session.adopt(plain.session)
@@ -169,8 +169,9 @@ def _explain_all(attempt: Attempt, call: Call) -> None:
 
 
 def explained(attempt: Attempt, observation: Observation, unit: Call) -> tuple[str, str] | None:
-    """What makes the candidate's value at the observation, and the name of what it changes: of the steps before it, the latest first,
-    the variant that comes nearest; of equally near ones the first in the table.
+    """What makes the candidate's value at the observation, and the name of what it changes.
+
+    Of the steps before it, the latest first: the variant that comes nearest; of equally near ones the first in the table.
     """
     tried: set[tuple[str, str]] = set()
     for call in (*reversed(observation.calls), *reversed(observation.stack)):
@@ -274,4 +275,3 @@ def _name(best: Attempt, plain: Attempt) -> None:
         name = nearest if chosen else next((name for name in following if name in wrong), nearest)
         operation = inner.operation if inner.explanation or inner.operation != inner.name else observation.name
         log[number] = replace(observation, comparison=observation.comparison.named(name=name, operation=operation))
-

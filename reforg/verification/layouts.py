@@ -45,25 +45,31 @@ def _layouts(got: Values, wanted: Shape) -> Iterator[tuple[Values, str]]:
     if squeezed.shape == tuple(side for side in wanted if side != 1):
         without = "no batch axis" if got.ndim < len(wanted) else "axes of one"
         yield squeezed.reshape(wanted), without
-    if len(wanted) == 3 and got.ndim == 4:
-        batch, count, width = wanted
-        if got.shape[:2] == (batch, width):
-            yield np.matrix_transpose(got.reshape(batch, width, count)), "maps (B, C, H, W)"
-        if got.shape[0] == batch and got.shape[3] == width:
-            yield got.reshape(wanted), "maps (B, H, W, C)"
-        if got.shape[0] == batch and got.shape[2] == count:
-            yield got.transpose(0, 2, 1, 3).reshape(wanted), "heads apart (B, H, N, D)"
-        if got.shape[:2] == (batch, count):
-            yield got.reshape(wanted), "heads apart (B, N, H, D)"
-    if len(wanted) == 3 and got.ndim == 5:
-        batch, count, width = wanted
-        if got.shape[:2] == (batch, count):
-            yield got.reshape(wanted), "parts and heads apart (B, N, 3, H, D)"
-        if got.shape[1] == batch and got.shape[3] == count:
-            yield got.transpose(1, 3, 0, 2, 4).reshape(wanted), "parts and heads apart (3, B, H, N, D)"
+    if len(wanted) == 3 and got.ndim > 3:
+        yield from _tokens(got, *wanted)
     if len(wanted) == 4 and got.ndim == 3:
-        batch, width, height, breadth = wanted
-        if got.shape == (batch, height * breadth, width):
-            yield np.matrix_transpose(got).reshape(wanted), "tokens (B, N, C)"
-        if got.shape == (batch, width, height * breadth):
-            yield got.reshape(wanted), "maps (B, C, N)"
+        yield from _maps(got, *wanted)
+
+
+def _tokens(got: Values, batch: int, count: int, width: int) -> Iterator[tuple[Values, str]]:
+    """What has four or five axes as tokens [B, N, C]."""
+    wanted = (batch, count, width)
+    by_tokens = got.shape[:2] == (batch, count)
+    if got.ndim == 4 and got.shape[:2] == (batch, width):
+        yield np.matrix_transpose(got.reshape(batch, width, count)), "maps (B, C, H, W)"
+    if got.ndim == 4 and got.shape[0] == batch and got.shape[3] == width:
+        yield got.reshape(wanted), "maps (B, H, W, C)"
+    if got.ndim == 4 and got.shape[0] == batch and got.shape[2] == count:
+        yield got.transpose(0, 2, 1, 3).reshape(wanted), "heads apart (B, H, N, D)"
+    if by_tokens:
+        yield got.reshape(wanted), "heads apart (B, N, H, D)" if got.ndim == 4 else "parts and heads apart (B, N, 3, H, D)"
+    if got.ndim == 5 and got.shape[1] == batch and got.shape[3] == count:
+        yield got.transpose(1, 3, 0, 2, 4).reshape(wanted), "parts and heads apart (3, B, H, N, D)"
+
+
+def _maps(got: Values, batch: int, width: int, height: int, breadth: int) -> Iterator[tuple[Values, str]]:
+    """What has three axes as maps [B, C, H, W]."""
+    if got.shape == (batch, height * breadth, width):
+        yield np.matrix_transpose(got).reshape(batch, width, height, breadth), "tokens (B, N, C)"
+    if got.shape == (batch, width, height * breadth):
+        yield got.reshape(batch, width, height, breadth), "maps (B, C, N)"

@@ -1,7 +1,7 @@
 """Values that no module returns, recovered from those that follow: a sum less one of its terms is the other.
 
-The tokens between attention and MLP are read by a norm and by the block's own sum. Where the block's output and its MLP's are there,
-so are they; where attention's output is there too, so are the tokens that came into the block.
+The tokens between attention and MLP are read by a norm and by the block's own sum. Where the block's output and its MLP's
+are there, so are they; where attention's output is there too, so are the tokens that came into the block.
 """
 
 from typing import TYPE_CHECKING

@@ -134,8 +134,8 @@ def _nothing_known(given: Sequence[str], known: Sequence[str], model: str) -> st
 
 
 def _examples(known: Sequence[str]) -> Sequence[str]:
-    """Three names, from the beginning, the middle and the end of a trace."""
-    return known if len(known) < 3 else (known[0], known[len(known) // 2], known[-1])
+    """Three names of a trace, from where its layers are, and the last."""
+    return known if len(known) < 3 else (known[len(known) // 8], known[len(known) // 4], known[-1])
 
 
 def _joined(given: Mapping[str, Values], placed: Mapping[str, Place]) -> tuple[dict[str, Values], dict[str, str]]:

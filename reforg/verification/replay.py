@@ -204,14 +204,12 @@ class Session:
         """The result of a piece that was taken before on the very same values, with all that was put on record then."""
         key = (*call.key, *(id(part) for part in call.arguments if isinstance(part, Uncertain)))
         if key not in self.memory:
-            before = len(self.log), len(self.since), set(self.latest)
+            begun, started, before = len(self.log), len(self.since), set(self.latest)
             result = self._taken(call)
-            log = self.log[before[0] :]
+            log = self.log[begun:]
             ended = any(entry.supplied for entry in log)
-            names = [name for name in self.latest if name not in before[2] or name.startswith(f"{call.path}.")]
-            self.memory[key] = Memory(
-                call, result, log, {name: self.latest[name] for name in names}, self.since if ended else self.since[before[1] :], ended
-            )
+            made = {name: x for name, x in self.latest.items() if name not in before or name.startswith(f"{call.path}.")}
+            self.memory[key] = Memory(call, result, log, made, self.since if ended else self.since[started:], ended)
             return result
         known = self.memory[key]
         self.log += known.log

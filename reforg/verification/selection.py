@@ -48,7 +48,8 @@ class Rows:
     @property
     def kept(self) -> Indices:
         """The kept tokens [B, K] in the candidate's order."""
-        return self.tokens[self.tokens != FUSED].reshape(len(self.tokens), -1)
+        kept: Indices = self.tokens[self.tokens != FUSED].reshape(len(self.tokens), -1)
+        return kept
 
 
 def reorganize(
@@ -57,21 +58,23 @@ def reorganize(
 ) -> Uncertain:  # fmt: skip
     """The reference's reorganization with the candidate's own choice, once that is found to be right or wrong.
 
-    [B, S + N, C], [B, N] -> [B, S + K (+ 1), C]. ranking: scores to choose by, where they are not the ones to fuse by. fuses: whether
-    a fused token is wanted, by default as the config says. shift: what the indices are off by when tokens are gathered. becomes: the
-    value that the tokens that go on are, where that is not `reorganized`.
+    [B, S + N, C], [B, N] -> [B, S + K (+ 1), C]. ranking: scores to choose by, where they are not the ones to fuse by.
+    fuses: whether a fused token is wanted, by default as the config says. shift: what the indices are off by when tokens
+    are gathered. becomes: the value that the tokens that go on are, where that is not `reorganized`.
     """
     session, special = net.session, config.num_special
     fuses = config.fuse_token if fuses is None else fuses
     ranking = scores if ranking is None else ranking
     order = np.argsort(-ranking.value, axis=1, stable=True)
-    rows = _seen(session, path, tokens, config, fuses, becomes)
+    expected = _rows_of(order[:, :count] + shift, fuses)
+    rows = _seen(session, path, tokens, config, expected, becomes)
     if rows is None:
         session.selections[path] = _unseen(path, ranking, order, count)
-        rows = _rows_of(order[:, :count] + shift, fuses)
+        rows = expected
     else:
-        _judge(session, path, ranking, order, count, rows, fuses, shift)
-    return net.trace(f"{path}.reorganized", _arranged(tokens, scores, rows, special, fuse, shift))
+        _judge(session, path, ranking, order, count, (rows, expected), shift)
+    arranged: Uncertain = net.trace(f"{path}.reorganized", _arranged(tokens, scores, rows, special, fuse, shift))
+    return arranged
 
 
 def _rows_of(kept: Indices, fuses: bool) -> Rows:
@@ -96,18 +99,22 @@ def _arranged(tokens: Uncertain, scores: Uncertain, rows: Rows, special: int, fu
 
 
 def _seen(
-    session: "Session", path: str, tokens: Uncertain, config: VitConfig, fuses: bool, becomes: str | None
+    session: "Session", path: str, tokens: Uncertain, config: VitConfig, expected: Rows, becomes: str | None
 ) -> Rows | None:  # fmt: skip
     """The candidate's rows, by the first value that shows them; None where none does.
 
     Rows that are tokens within rounding tell more than rows that are merely near, and a reading with as many fused tokens as
-    there should be more than another.
+    there should be more than another. Where tokens are so much alike that rounding hides which is which, they are the expected.
     """
     views = list(_views(session, path, tokens, config) if becomes is None else _as_rows(session, tokens, becomes))
+    for predicted, got in views:
+        same = _as_expected(predicted, got, expected, config.num_special)
+        if same is not None:
+            return same
     for nearness, strict in ((_within, True), (_within, False), (_clear, True), (_clear, False)):
         for predicted, got in views:
             found = _matched(predicted, got, config.num_special, nearness)
-            if found is not None and (found.fused == fuses or not strict):
+            if found is not None and (found.fused == expected.fused or not strict):
                 return found
     return None
 
@@ -153,12 +160,39 @@ def _as_rows(session: "Session", predicted: Uncertain, name: str) -> Iterator[tu
 
 
 def _matched(predicted: Uncertain, got: Uncertain, special: int, nearness: Nearness) -> Rows | None:
-    """Which token each row [B, S + N', C] is, of those predicted [B, S + N, C]; None where more than one row of an image is none."""
-    found = np.stack([_nearest(*pair, special, nearness) for pair in zip(_images(predicted), _images(got[:, special:, :]), strict=True)])
+    """Which token each row [B, S + N', C] is, of those [B, S + N, C]; None where more than one row of an image is none."""
+    pairs = zip(_images(predicted), _images(got[:, special:, :]), strict=True)
+    found = np.stack([_nearest(*pair, special, nearness) for pair in pairs])
     unmatched = (found == FUSED).sum(axis=1)
     if not found.shape[1] or unmatched.max() > 1 or unmatched.min() != unmatched.max():
         return None
     return Rows(np.where(found == FUSED, FUSED, found - special))
+
+
+def _as_expected(predicted: Uncertain, got: Uncertain, expected: Rows, special: int) -> Rows | None:
+    """The expected tokens in the candidate's order, if its rows can be just these within rounding; None where they cannot."""
+    if got.shape[1] != special + expected.tokens.shape[1] or np.any(expected.kept < 0):
+        return None
+    pairs = zip(_images(predicted), _images(got[:, special:, :]), expected.kept, strict=True)
+    found = [_paired(tokens[kept + special], rows, kept) for tokens, rows, kept in pairs]
+    return Rows(np.stack(found)) if all(len(one) for one in found) else None
+
+
+def _paired(tokens: Uncertain, rows: Uncertain, numbers: Indices) -> Indices:
+    """For each row [N', C] which of as many tokens [K, C] it is, each token once, nearest pairs first; FUSED for a row too many.
+
+    Empty where a row is not its token within rounding.
+    """
+    distances = _distances(rows.value, tokens.value)
+    found = np.full(len(distances), FUSED)
+    taken = np.full(len(distances), 0)
+    for pair in np.argsort(distances, axis=None, kind="stable"):
+        row, token = divmod(int(pair), len(numbers))
+        if found[row] == FUSED and np.isfinite(distances[row, token]):
+            found[row], taken[row] = numbers[token], token
+            distances[:, token] = np.inf
+    near = _within(tokens[taken], rows, taken, distances) | (found == FUSED)
+    return found if np.all(near) else found[:0]
 
 
 def _images(x: Uncertain) -> Iterator[Uncertain]:
@@ -194,30 +228,32 @@ def _clear(nearest: Uncertain, rows: Uncertain, numbers: Indices, distances: Val
 def _distances(a: Values, b: Values) -> Values:
     """Squared distances [N', N] of rows [N', C] and [N, C]."""
     squared = np.sum(a * a, axis=1)[:, None] + np.sum(b * b, axis=1) - 2 * a @ b.T
-    return np.maximum(squared, 0.0)
+    distances: Values = np.maximum(squared, 0.0)
+    return distances
 
 
 def _judge(
-    session: "Session", path: str, ranking: Uncertain, order: Indices, count: int, rows: Rows, fuses: bool, shift: int
-) -> None:  # fmt: skip
+    session: "Session", path: str, ranking: Uncertain, order: Indices, count: int, both: tuple[Rows, Rows], shift: int
+) -> None:
     """Record whether the candidate's choice is the reference's, one that rounding accounts for, or wrong."""
+    rows, expected = both
     kept = rows.kept
     images = [_choice(ranking, number, order[number, :count], kept[number] - shift) for number in range(len(order))]
-    right = kept.shape[1] == count and rows.fused == fuses
+    right = kept.shape[1] == count and rows.fused == expected.fused
     flips = tuple(image.flips for image in images)
-    reordered = not np.array_equal(rows.tokens, _rows_of(order[:, :count] + shift, fuses).tokens)
+    reordered = not np.array_equal(rows.tokens, expected.tokens)
     verdict = (
         DIVERGES if not right or any(image.excess > 1 for image in images)
         else FLIPPED if any(flips) else REORDERED if reordered else EQUAL
     )  # fmt: skip
     margins, limits = _margins(ranking, order, count)
-    session.selections[path] = Selection(path, margins, limits, flips, bool(reordered), verdict)
-    session.note(_compared(path, ranking, rows, images, (count + fuses, right)))
+    session.selections[path] = Selection(path, margins, limits, flips, reordered, verdict)
+    session.note(_compared(path, ranking, rows, images, (expected.tokens.shape[1], right)))
 
 
 @dataclass(frozen=True)
 class _Choice:
-    """One image: how many kept tokens are not the reference's, by how much the worst of them lacks, the limit of that, and which."""
+    """One image: how many kept tokens are not the reference's, what the worst of them lacks, the limit of that, which it is."""
 
     flips: int
     lack: float

@@ -1,4 +1,4 @@
-"""Errors that are small everywhere but all of one kind: a norm's epsilon shows in every token alike, where rounding averages out."""
+"""Errors that are small but all of one kind: a norm's epsilon shows in every token alike, where rounding averages out."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -42,7 +42,7 @@ def trend(errors: Values, direction: Values, size: Values) -> Trend | None:
 
 
 def of_epsilon(comparison: Comparison, net: Any, path: str, x: Any, eps: float) -> Trend | None:
-    """By how much a norm's epsilon is another: of y = (x - mean)/sqrt(var + eps) g + b the derivative is -(y - b)/(2 (var + eps))."""
+    """By how much a norm's epsilon is another; the derivative of (x - mean)/sqrt(var + eps) g is itself times -1/(2 (var + eps))."""
     bias = net.parameters(path)[1]
     scaled = comparison.predicted.value - (0.0 if bias is None else bias.value)
     spread = np.var(x.value, axis=-1, keepdims=True) + eps

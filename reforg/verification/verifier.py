@@ -30,7 +30,7 @@ def verify(candidate: Any, model: Model, images: Any, dtype: str = "float32", re
     candidate: a mapping of trace name -> array, a path to .npz or .safetensors of one, a function images -> logits or mapping, a
     torch.nn.Module, or a path to .onnx. Any part of a trace will do; more of it places a fault more closely. images: what the
     candidate was given, (B, C, H, W), preprocessed. dtype: what it computed in: "float64", "float32", "tf32", "bfloat16",
-    "float16", "autocast-bfloat16", "autocast-float16". rename: their names -> trace names, as a mapping (one "*" each) or a function.
+    "float16", "autocast-bfloat16", "autocast-float16". rename: their names -> trace names, a mapping (one "*" each) or a function.
 
     Each operation of the reference is replayed in float64 on the candidate's own values, so that no error is blamed on what
     follows it; limits follow from an error model (docs/exactness.md). Raises ConfigError, ShapeError, DtypeError, ImageError.
@@ -174,4 +174,3 @@ def _notes(outcome: _Outcome, unseen: Iterable[str], seen: set[str]) -> Iterable
             yield f"nothing shows which tokens {path} kept: the reference's choice was taken"
     if outcome.drawn:
         yield "the values agree with a choice of tokens that differs from the reference's within rounding"
-

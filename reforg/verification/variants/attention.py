@@ -128,4 +128,3 @@ for _label, _at, _changes in (
     ("softmax missing", ".probs", {"soft": _without_softmax}),
 ):
     variant(PIECE, f"attention: {_label}", _at)(partial(self_attention, **_changes))
-

@@ -23,7 +23,7 @@ def _sum(x: Uncertain, updates: list[Uncertain]) -> Uncertain:
     return sum(updates, x)
 
 
-def _alone(x: Uncertain, updates: list[Uncertain]) -> Uncertain:  # noqa: ARG001
+def _alone(x: Uncertain, updates: list[Uncertain]) -> Uncertain:
     return sum(updates[1:], updates[0])
 
 
@@ -47,14 +47,14 @@ def _mean(x: Uncertain, updates: list[Uncertain]) -> Uncertain:
     return x + mean_of(updates)
 
 
-def _nothing(x: Uncertain, updates: list[Uncertain]) -> Uncertain:  # noqa: ARG001
+def _nothing(x: Uncertain, updates: list[Uncertain]) -> Uncertain:
     return x
 
 
 def block(
     net: Any, path: str, x: Uncertain, config: VitConfig, count: int, joins: tuple[Join, Join] = (_sum, _sum),
-    scales: tuple[Scale, Scale] = (vit.layer_scale, vit.layer_scale), late: bool = False, normed: tuple[bool, bool] = (False, False),
-    in_turn: tuple[bool, bool] = (False, False),
+    scales: tuple[Scale, Scale] = (vit.layer_scale, vit.layer_scale), late: bool = False,
+    normed: tuple[bool, bool] = (False, False), in_turn: tuple[bool, bool] = (False, False),
 ) -> Any:  # fmt: skip
     """The reference's block with other sums, other LayerScales, reorganization after the MLP (late), residuals that start from the
     normed tokens (normed), parallel branches one after the other (in_turn).
@@ -74,7 +74,7 @@ def block(
 def _half(
     net: Any, path: str, x: Uncertain, config: VitConfig, number: int, join: Join, scale: Scale, normed: bool, in_turn: bool
 ) -> tuple[Uncertain, list[Uncertain]]:
-    """x + attention(norm(x)) for number 1, x + MLP(norm(x)) for 2, and the class attention of each branch."""
+    """X + attention(norm(x)) for number 1, x + MLP(norm(x)) for 2, and the class attention of each branch."""
     updates, scores, start = [], [], x
     for branch in config.branches:
         source = net.layer_norm(f"{path}.norm{number}{branch}", x, config.norm_eps)

@@ -36,7 +36,7 @@ def gelu_sigmoid(net: Any, path: str, x: Uncertain) -> Any:
 
 @variant("gelu", "GELU: SiLU in its place")
 def silu(net: Any, path: str, x: Uncertain) -> Any:
-    """x sigmoid(x)."""
+    """X sigmoid(x)."""
     return net.trace(path, _elementwise(x, x.value * _sigmoid(x.value)))
 
 
@@ -126,7 +126,7 @@ def norm_without_bias(net: Any, path: str, x: Uncertain, eps: float) -> Any:
 
 @variant("layer_norm", "mean not subtracted (RMS norm)")
 def root_mean_square(net: Any, path: str, x: Uncertain, eps: float) -> Any:
-    """x / sqrt(mean x^2 + eps)."""
+    """X / sqrt(mean x^2 + eps)."""
     weight, bias = net.parameters(path)
     scale = np.sqrt(np.mean(x.value**2, axis=-1, keepdims=True) + eps)
     plain = net.ops.layer_norm(x, weight, bias, eps)
@@ -149,13 +149,13 @@ def overwritten(net: Any, path: str, x: Uncertain, eps: float = 1e-5) -> Any:
 
 @variant("linear", "bias dropped")
 def linear_without_bias(net: Any, path: str, x: Uncertain) -> Any:
-    """x W^T."""
+    """X W^T."""
     return net.trace(path, mapped(x, net.weights[f"{path}.weight"]))
 
 
 @variant("linear", "weight transposed")
 def transposed(net: Any, path: str, x: Uncertain) -> Any:
-    """x W where W is square; else the weight's values read in the order of its transpose."""
+    """X W where W is square; else the weight's values read in the order of its transpose."""
     weight, bias = net.parameters(path)
     rows, columns = weight.shape
     turned = weight.moved(lambda part: part.T if rows == columns else part.reshape(columns, rows).T)
@@ -183,13 +183,18 @@ def _with_kernel(turn: Any, bias: bool = True) -> tuple[Step, Step]:
     return dense, depthwise
 
 
+def _channels_last(kernel: Any) -> Any:
+    """The values of a kernel [O, I, kh, kw] read as those of one [O, kh, kw, I]."""
+    return kernel.reshape(len(kernel), *kernel.shape[2:], -1).transpose(0, 3, 1, 2)
+
+
 for _label, _turn, _bias in (
     ("bias dropped", lambda part: part, False),
     ("kernel rows and columns swapped", lambda part: part.swapaxes(2, 3), True),
     ("kernel flipped (a convolution, not a correlation)", lambda part: part[:, :, ::-1, ::-1], True),
     ("kernel flipped vertically", lambda part: part[:, :, ::-1], True),
     ("kernel flipped horizontally", lambda part: part[:, :, :, ::-1], True),
-    ("kernel stored channels last (O, kh, kw, I)", lambda part: part.reshape(len(part), *part.shape[2:], -1).transpose(0, 3, 1, 2), True),
+    ("kernel stored channels last (O, kh, kw, I)", _channels_last, True),
 ):
     for _kind, _step in zip(("conv2d", "depthwise_conv2d"), _with_kernel(_turn, _bias), strict=True):
         variant(_kind, _label)(_step)

@@ -23,6 +23,9 @@ CONVENTIONS = {
 }
 
 
+Resampling = Callable[[Uncertain, tuple[int, int]], Uncertain]
+
+
 def _channel(values: tuple[float, ...]) -> Values:
     return np.array(values)[:, None, None]
 
@@ -84,7 +87,10 @@ def _embed(
     table: Callable[[Uncertain, int], Uncertain | None] = lambda positions, special: positions, alone: bool | None = None,
     special_last: bool = False, exchanged: bool = False,
 ) -> Any:  # fmt: skip
-    """The reference's embedding with other orders and positions. alone: whether patches get positions before special tokens join."""
+    """The reference's embedding with other orders and positions.
+
+    alone: whether patches get their positions before special tokens join them.
+    """
     maps = vit.embed_patches(net, images, config)
     patches = net.trace("patch_embed", to_tokens(order(maps)))
     xp, count = patches.rounding, config.num_special
@@ -120,12 +126,12 @@ def _patches_rolled(step: int) -> Callable[[Uncertain, int], Uncertain]:
     return table
 
 
-def _shifted(positions: Uncertain, special: int) -> Uncertain:  # noqa: ARG001
+def _shifted(positions: Uncertain, special: int) -> Uncertain:
     """Every token the position of the one behind it; the last keeps its own."""
     return positions.moved(lambda part: np.concatenate([part[:, 1:], part[:, -1:]], axis=1))
 
 
-def _held_back(positions: Uncertain, special: int) -> Uncertain:  # noqa: ARG001
+def _held_back(positions: Uncertain, special: int) -> Uncertain:
     """Every token the position of the one before it; the first keeps its own."""
     return positions.moved(lambda part: np.concatenate([part[:, :1], part[:, :-1]], axis=1))
 
@@ -170,7 +176,7 @@ def from_the_start(net: Any, images: Uncertain, config: VitConfig) -> Any:
     return _embed(net, images, config, alone=True, table=lambda positions, special: positions[:, : positions.shape[1] - special, :])
 
 
-def _positions(make: Callable[[Uncertain, tuple[int, int]], Uncertain], special_too: bool = False) -> Any:
+def _positions(make: Resampling) -> Any:
     """Positions resampled by another rule; where the grid is the config's there is nothing to resample."""
 
     def step(net: Any, grid: tuple[int, int], config: VitConfig) -> Any:
@@ -184,11 +190,11 @@ def _positions(make: Callable[[Uncertain, tuple[int, int]], Uncertain], special_
     return step
 
 
-def _by(method: str, antialias: bool) -> Callable[[Uncertain, tuple[int, int]], Uncertain]:
+def _by(method: str, antialias: bool) -> Resampling:
     return lambda maps, grid: resampled(maps, grid, method, antialias)
 
 
-def _at(coordinates: Callable[[int, int], Values], cubic: bool, a: float = -0.75) -> Callable[[Uncertain, tuple[int, int]], Uncertain]:
+def _at(coordinates: Callable[[int, int], Any], cubic: bool, a: float = -0.75) -> Resampling:
     """Resampling at other source coordinates, which are a function of source and target size; borders repeated."""
 
     def make(maps: Uncertain, grid: tuple[int, int]) -> Uncertain:
@@ -219,20 +225,20 @@ def _weight(distance: float, cubic: bool, a: float) -> float:
     return (((distance - 5) * distance + 8) * distance - 4) * a if distance < 2 else 0.0
 
 
-def _corners(source: int, target: int) -> Values:
+def _corners(source: int, target: int) -> Any:
     return np.arange(target) * ((source - 1) / max(target - 1, 1))
 
 
-def _centres(source: int, target: int) -> Values:
+def _centres(source: int, target: int) -> Any:
     return (np.arange(target) + 0.5) * (source / target) - 0.5
 
 
-def _scaled(offset: float) -> Callable[[int, int], Values]:
+def _scaled(offset: float) -> Callable[[int, int], Any]:
     """Sizes with a small number added before they are divided, as DINO's code does."""
     return lambda source, target: (np.arange(target) + 0.5) * (source / (target + offset)) - 0.5
 
 
-def _nearest(source: int, target: int) -> Values:
+def _nearest(source: int, target: int) -> Any:
     return np.floor(np.arange(target) * (source / target))
 
 

@@ -24,7 +24,7 @@ def _rate(path: str, config: VitConfig) -> float:
 def _counted(how: Callable[[float, int], int]) -> Any:
     """As many tokens as another rule makes of the keep rate and the candidates."""
 
-    def step(net: Any, path: str, tokens: Uncertain, scores: Uncertain, count: int, config: VitConfig) -> Any:  # noqa: ARG001
+    def step(net: Any, path: str, tokens: Uncertain, scores: Uncertain, count: int, config: VitConfig) -> Any:
         candidates = scores.shape[1]
         wanted = min(max(how(_rate(path, config), candidates), 1), candidates)
         return reorganize(net, path, tokens, scores, wanted, config)
@@ -141,15 +141,15 @@ def _normalised(tokens: Uncertain, scores: Uncertain) -> Uncertain:
     return fused.rounding.rounded(fused.value / total, own.astype(fused.rounding.kind), fused.rounding.stored)
 
 
-def _averaged(tokens: Uncertain, scores: Uncertain) -> Uncertain:  # noqa: ARG001
+def _averaged(tokens: Uncertain, scores: Uncertain) -> Uncertain:
     return tokens.rounding.mean(tokens, axis=1, keepdims=True)
 
 
-def _summed(tokens: Uncertain, scores: Uncertain) -> Uncertain:  # noqa: ARG001
+def _summed(tokens: Uncertain, scores: Uncertain) -> Uncertain:
     return tokens.rounding.sum(tokens, axis=1, keepdims=True)
 
 
-def _nothing(tokens: Uncertain, scores: Uncertain) -> Uncertain:  # noqa: ARG001
+def _nothing(tokens: Uncertain, scores: Uncertain) -> Uncertain:
     return tokens.rounding.exact(np.zeros((tokens.shape[0], 1, tokens.shape[2])))
 
 

@@ -22,27 +22,27 @@ def _right(keys: Uncertain, values: Uncertain, local: Uncertain, whole: bool) ->
     return (keys, values, local) if whole else (keys, values + local, None)
 
 
-def _to_values(keys: Uncertain, values: Uncertain, local: Uncertain, whole: bool) -> tuple[Uncertain, Uncertain, Uncertain | None]:  # noqa: ARG001
+def _to_values(keys: Uncertain, values: Uncertain, local: Uncertain, whole: bool) -> tuple[Uncertain, Uncertain, Uncertain | None]:
     return keys, values + local, None
 
 
-def _nowhere(keys: Uncertain, values: Uncertain, local: Uncertain, whole: bool) -> tuple[Uncertain, Uncertain, Uncertain | None]:  # noqa: ARG001
+def _nowhere(keys: Uncertain, values: Uncertain, local: Uncertain, whole: bool) -> tuple[Uncertain, Uncertain, Uncertain | None]:
     return keys, values, None
 
 
-def _to_keys(keys: Uncertain, values: Uncertain, local: Uncertain, whole: bool) -> tuple[Uncertain, Uncertain, Uncertain | None]:  # noqa: ARG001
+def _to_keys(keys: Uncertain, values: Uncertain, local: Uncertain, whole: bool) -> tuple[Uncertain, Uncertain, Uncertain | None]:
     return keys + local, values, None
 
 
-def _instead(keys: Uncertain, values: Uncertain, local: Uncertain, whole: bool) -> tuple[Uncertain, Uncertain, Uncertain | None]:  # noqa: ARG001
+def _instead(keys: Uncertain, values: Uncertain, local: Uncertain, whole: bool) -> tuple[Uncertain, Uncertain, Uncertain | None]:
     return keys, local, None
 
 
-def _both(keys: Uncertain, values: Uncertain, local: Uncertain, whole: bool) -> tuple[Uncertain, Uncertain, Uncertain | None]:  # noqa: ARG001
+def _both(keys: Uncertain, values: Uncertain, local: Uncertain, whole: bool) -> tuple[Uncertain, Uncertain, Uncertain | None]:
     return keys, values + local, local
 
 
-def _to_output(keys: Uncertain, values: Uncertain, local: Uncertain, whole: bool) -> tuple[Uncertain, Uncertain, Uncertain | None]:  # noqa: ARG001
+def _to_output(keys: Uncertain, values: Uncertain, local: Uncertain, whole: bool) -> tuple[Uncertain, Uncertain, Uncertain | None]:
     return keys, values, local
 
 
@@ -52,7 +52,7 @@ def _resized(local: Uncertain, count: int) -> Uncertain:
     return local.moved(lambda part: np.repeat(part, repeats, axis=1)[:, :count])
 
 
-def _halves(kv: Uncertain, group: int) -> tuple[Uncertain, Uncertain]:  # noqa: ARG001
+def _halves(kv: Uncertain, group: int) -> tuple[Uncertain, Uncertain]:
     half = kv.shape[2] // 2
     return kv[:, :, :half], kv[:, :, half:]
 
@@ -65,7 +65,8 @@ def _exchanged(kv: Uncertain, group: int) -> tuple[Uncertain, Uncertain]:
 def _by_heads(kv: Uncertain, group: int) -> tuple[Uncertain, Uncertain]:
     """[B, M, h 2 D]: each head's keys and values side by side."""
     batch, count, width = kv.shape
-    parts = kv.moved(lambda part: part.reshape(batch, count, group, 2, -1).transpose(3, 0, 1, 2, 4).reshape(2, batch, count, width // 2))
+    parts = kv.moved(lambda part: part.reshape(batch, count, group, 2, -1).transpose(3, 0, 1, 2, 4))
+    parts = kv.rounding.reshape(parts, (2, batch, count, width // 2))
     return parts[0], parts[1]
 
 
@@ -114,7 +115,12 @@ def _merged_as_they_lie(x: Uncertain) -> Uncertain:
     return x.rounding.reshape(x, (batch, count, heads * depth))
 
 
-def _reduce(norm: bool = True, gelu: bool = True, only_at_one: bool = False, eps: float = STEM_EPS, gelu_first: bool = False) -> Any:
+def _moved_on(x: Uncertain) -> Uncertain:
+    merged: Uncertain = merge_heads(x.moved(lambda part: np.roll(part, 1, axis=1)))
+    return merged
+
+
+def _reduce(norm: bool = True, gelu: bool = True, only_at_one: bool = False, gelu_first: bool = False) -> Any:
     """Merged tokens without their norm or GELU, at every ratio or only at ratio 1, or with GELU before the norm."""
 
     def reduce_all(net: Any, path: str, maps: Uncertain, reductions: tuple[int, ...]) -> list[tuple[Uncertain, Grid]]:
@@ -124,7 +130,7 @@ def _reduce(norm: bool = True, gelu: bool = True, only_at_one: bool = False, eps
             merged = net.conv2d(f"{path}.sr{number}", maps, stride=ratio)
             x = to_tokens(merged)
             x = net.ops.gelu(x) if gelu_first else x
-            x = net.layer_norm(f"{path}.norm{number}", x, eps) if norm or plain else x
+            x = net.layer_norm(f"{path}.norm{number}", x, STEM_EPS) if norm or plain else x
             x = net.gelu(f"{path}.act@{number - 1}", x) if (gelu or plain) and not gelu_first else x
             found.append((x, (merged.shape[2], merged.shape[3])))
         return found
@@ -158,15 +164,18 @@ for _label, _at, _changes in (
     ("keys and values interleaved by head (h, 2, D)", ".branches.0.scores", {"halves": _by_heads}),
     ("halves of the heads exchanged", ".branches.0.context", {"order": lambda parts: parts[::-1]}),
     ("halves of the queries exchanged", ".branches.0.scores", {"crossed": True}),
-    ("halves of the queries and of the heads exchanged", ".branches.0.scores",
-     {"crossed": True, "order": lambda parts: parts[::-1]}),
+    (
+        "halves of the queries and of the heads exchanged",
+        ".branches.0.scores",
+        {"crossed": True, "order": lambda parts: parts[::-1]},
+    ),
     ("scale missing", ".branches.0.scores", {"scale": lambda depth, width: 1.0}),
     ("scale applied twice", ".branches.0.scores", {"scale": lambda depth, width: 1 / depth}),
     ("scale by the width, C^-0.5, instead of the head's", ".branches.0.scores", {"scale": lambda depth, width: width**-0.5}),
     ("scale by half of the width", ".branches.0.scores", {"scale": lambda depth, width: (width / 2) ** -0.5}),
     ("the head axis is not transposed back before proj", ".branches.0.context", {"merge": _merged_as_they_lie}),
     ("heads in reverse order", ".branches.0.context", {"merge": lambda x: merge_heads(x[:, ::-1])}),
-    ("heads permuted: moved on by one", ".branches.0.context", {"merge": lambda x: merge_heads(x.moved(lambda p: np.roll(p, 1, 1)))}),
+    ("heads permuted: moved on by one", ".branches.0.context", {"merge": _moved_on}),
     ("both halves see the first reduction", ".branches.1.scores", {"taken": lambda branch, count: 0}),
     ("both halves see the second reduction", ".branches.0.scores", {"taken": lambda branch, count: count - 1}),
     ("reductions exchanged between the halves", ".branches.0.scores", {"taken": lambda branch, count: count - 1 - branch}),
@@ -207,7 +216,8 @@ for _label, _make, _after in (
 
 
 def block(
-    net: Any, path: str, x: Uncertain, grid: Grid, config: ShuntedConfig, stage: int, joins: Any = None, normed: tuple[bool, bool] = (False, False),
+    net: Any, path: str, x: Uncertain, grid: Grid, config: ShuntedConfig, stage: int, joins: Any = None,
+    normed: tuple[bool, bool] = (False, False),
 ) -> Any:  # fmt: skip
     """The reference's block with other sums, or residuals that start from the normed tokens."""
     first, second = joins or (_plus, _plus)
@@ -254,8 +264,10 @@ for _label, _pool in (
     ("maximum for the mean", lambda net, x, config: x.rounding.exact(x.value.max(axis=1))),
     ("sum for the mean", lambda net, x, config: x.rounding.sum(x, axis=1)),
     ("last norm missing", lambda net, x, config: mean(_unnormed(net), axis=1)),
-    ("norm after pooling", lambda net, x, config: net.ops.layer_norm(
-        mean(_unnormed(net), axis=1), *net.parameters("norm4"), config.norm_eps)),
+    (
+        "norm after pooling",
+        lambda net, x, config: net.ops.layer_norm(mean(_unnormed(net), axis=1), *net.parameters("norm4"), config.norm_eps),
+    ),
 ):
     variant("shunted.classify", f"pooled: {_label}", "head")(_pooled(_pool))
 

@@ -7,7 +7,7 @@ from typing import Any
 Step = Callable[..., Any]
 
 
-class Inapplicable(ValueError):
+class Inapplicable(ValueError):  # noqa: N818  said by a variant, never shown
     """A variant that is the step itself here, or that makes no sense for it."""
 
 
