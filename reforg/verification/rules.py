@@ -107,7 +107,7 @@ def gelu(x: Uncertain) -> Uncertain:
     of_erf = rounding.product if rounding.precision.name == "float64" else max(rounding.product, OF_ERF**2)
     own = rounding.squares(x.value) * rounding.kind(of_erf)
     if x.variance is not None:
-        narrow = x.value.astype(rounding.kind)
+        narrow: Variances = x.value.astype(rounding.kind)
         density = narrow * np.exp(narrow * narrow * -0.5) * rounding.kind(GAUSS)
         share = np.divide(y, x.value, out=np.full_like(y, 0.5), where=x.value != 0)
         own += x.variance * np.square(share.astype(rounding.kind) + density)

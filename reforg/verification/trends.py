@@ -42,7 +42,7 @@ def trend(errors: Values, direction: Values, size: Values) -> Trend | None:
 
 
 def of_epsilon(comparison: Comparison, net: Any, path: str, x: Any, eps: float) -> Trend | None:
-    """By how much a norm's epsilon is another; the derivative of (x - mean)/sqrt(var + eps) g is itself times -1/(2 (var + eps))."""
+    """By how much a norm's epsilon is another; the derivative of (x - mean)/sqrt(var + eps) g is that over -2 (var + eps)."""
     bias = net.parameters(path)[1]
     scaled = comparison.predicted.value - (0.0 if bias is None else bias.value)
     spread = np.var(x.value, axis=-1, keepdims=True) + eps

@@ -97,7 +97,8 @@ def _exchanged(one: int, other: int) -> Callable[[Uncertain], Uncertain]:
         order = list(range(x.shape[1]))
         if len(order) > 1:
             order[one], order[other] = order[other], order[one]
-        return merge_heads(x[:, order])
+        merged: Uncertain = merge_heads(x[:, order])
+        return merged
 
     return merge
 

@@ -44,7 +44,8 @@ def _second_only(x: Uncertain, updates: list[Uncertain]) -> Uncertain:
 
 
 def _mean(x: Uncertain, updates: list[Uncertain]) -> Uncertain:
-    return x + mean_of(updates)
+    added: Uncertain = mean_of(updates)
+    return x + added
 
 
 def _nothing(x: Uncertain, updates: list[Uncertain]) -> Uncertain:
@@ -213,11 +214,13 @@ def _repeated(state: Uncertain, config: VitConfig) -> list[Uncertain]:
 
 def _unnormed(net: Any, x: Uncertain, config: VitConfig) -> Uncertain:
     """What came into the last norm."""
-    return x if config.global_pool == "avg" else net.session.inputs["norm"][1]
+    before: Uncertain = net.session.inputs["norm"][1]
+    return x if config.global_pool == "avg" else before
 
 
 def _last_norm(net: Any, x: Uncertain, config: VitConfig) -> Uncertain:
-    return net.ops.layer_norm(x, *net.parameters("norm"), config.norm_eps)
+    normed: Uncertain = net.ops.layer_norm(x, *net.parameters("norm"), config.norm_eps)
+    return normed
 
 
 for _label, _pick in (
@@ -261,7 +264,8 @@ def _combined(combine: Callable[[list[Uncertain]], Uncertain]) -> Any:
 def _softmaxed(answers: list[Uncertain]) -> Uncertain:
     from reforg.verification.rules import softmax
 
-    return mean_of([softmax(answer) for answer in answers])
+    mixed: Uncertain = mean_of([softmax(answer) for answer in answers])
+    return mixed
 
 
 for _label, _combine in (

@@ -167,7 +167,7 @@ for _label, _changes in (
     ("special tokens exchanged", {"exchanged": True}),
     ("positions added twice", {"table": lambda positions, special: positions + positions}),
 ):
-    variant("vit.embed", _label, "embedded")(partial(_embed, **_changes))  # type: ignore[arg-type]
+    variant("vit.embed", _label, "embedded")(partial(_embed, **_changes))
 
 
 @variant("vit.embed", "positions from the first patches' entries, the class token's among them", "embedded")

@@ -60,7 +60,8 @@ def _ranked(by: Callable[[dict[str, Uncertain], str, Uncertain, VitConfig], Unce
 def _attention(latest: dict[str, Uncertain], path: str, name: str, config: VitConfig, pick: Any) -> Uncertain:
     """Scores from another reading of what attention computed; the mean of parallel branches."""
     found = [pick(latest[f"{path}.attn{branch}.{name}"]) for branch in config.branches]
-    return mean_of(found)
+    agreed: Uncertain = mean_of(found)
+    return agreed
 
 
 def _extreme(take: Any) -> Any:
@@ -122,11 +123,11 @@ def first_in_order(net: Any, path: str, tokens: Uncertain, scores: Uncertain, co
     return reorganize(net, path, tokens, scores, count, config, ranking=scores.rounding.exact(order))
 
 
-for _label, _changes in (
-    ("indices off by one: the class token counted when tokens are gathered", {"shift": -1}),
-    ("indices off by one, forwards", {"shift": 1}),
+for _label, _shift in (
+    ("indices off by one: the class token counted when tokens are gathered", -1),
+    ("indices off by one, forwards", 1),
 ):
-    variant(PIECE, f"selection: {_label}", ".reorganized")(partial(reorganize, **_changes))
+    variant(PIECE, f"selection: {_label}", ".reorganized")(partial(reorganize, shift=_shift))
 
 
 def _weighted(weigh: Callable[[Uncertain, Uncertain], Uncertain]) -> Any:
@@ -134,7 +135,7 @@ def _weighted(weigh: Callable[[Uncertain, Uncertain], Uncertain]) -> Any:
 
 
 def _normalised(tokens: Uncertain, scores: Uncertain) -> Uncertain:
-    fused = fuse_inattentive(tokens, scores)
+    fused: Uncertain = fuse_inattentive(tokens, scores)
     total = scores.value.sum(axis=1)[:, None, None]
     relative = scores.spread.sum(axis=1)[:, None, None] / np.square(total)
     own = fused.spread / np.square(total) + np.square(fused.value / total) * relative
@@ -156,11 +157,13 @@ def _nothing(tokens: Uncertain, scores: Uncertain) -> Uncertain:
 def _softmaxed(tokens: Uncertain, scores: Uncertain) -> Uncertain:
     from reforg.verification.rules import softmax
 
-    return fuse_inattentive(tokens, softmax(scores))
+    fused: Uncertain = fuse_inattentive(tokens, softmax(scores))
+    return fused
 
 
 def _mean_weighted(tokens: Uncertain, scores: Uncertain) -> Uncertain:
-    return fuse_inattentive(tokens, scores) / tokens.shape[1]
+    fused: Uncertain = fuse_inattentive(tokens, scores)
+    return fused / tokens.shape[1]
 
 
 for _label, _weigh in (

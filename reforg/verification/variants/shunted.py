@@ -187,7 +187,7 @@ for _label, _at, _changes in (
     ("no norm and no GELU at ratio 1", ".act", {"reduce": _reduce(norm=False, gelu=False, only_at_one=True)}),
     ("no convolution, norm and GELU at ratio 1", ".act", {"reduce": _without(ratio_one_only=True)}),
 ):
-    variant(ATTENTION, f"shunted attention: {_label}", _at)(partial(attention, **_changes))  # type: ignore[arg-type]
+    variant(ATTENTION, f"shunted attention: {_label}", _at)(partial(attention, **_changes))
 
 
 def _hidden(make: Callable[[Any, Uncertain, Uncertain], Uncertain], after: bool = False) -> Any:
@@ -232,7 +232,7 @@ def _plus(x: Uncertain, update: Uncertain) -> Uncertain:
     return x + update
 
 
-for _number, _what, _at in ((0, "attention", ".attended"), (1, "MLP", None)):
+for _number, _what, _at in ((0, "attention", ".attended"), (1, "MLP", "")):
     for _label, _join in (
         (f"residual missing: {_what} alone", lambda x, update: update),
         (f"residual added twice at {_what}", lambda x, update: x + x + update),
@@ -240,8 +240,8 @@ for _number, _what, _at in ((0, "attention", ".attended"), (1, "MLP", None)):
         (f"{_what} not added", lambda x, update: x),
     ):
         _joins = (_join, _plus) if _number == 0 else (_plus, _join)
-        variant(BLOCK, _label, _at)(partial(block, joins=_joins))
-    variant(BLOCK, f"residual from the normed tokens ({_what})", _at)(partial(block, normed=(_number == 0, _number == 1)))
+        variant(BLOCK, _label, _at or None)(partial(block, joins=_joins))
+    variant(BLOCK, f"residual from the normed tokens ({_what})", _at or None)(partial(block, normed=(_number == 0, _number == 1)))
 
 
 def _pooled(pool: Callable[[Any, Uncertain, ShuntedConfig], Uncertain]) -> Any:
