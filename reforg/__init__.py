@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from reforg.models import Model, create_model
     from reforg.names import list_models
     from reforg.preprocessing import Preprocessing
+    from reforg.simulation import simulate
     from reforg.tokens import TokenMap, token_map
     from reforg.verification import Difference, Report, verify
 
@@ -28,12 +29,12 @@ _LAZY = {
     "Cost": "costs", "cost": "costs", "Model": "models", "create_model": "models", "list_models": "names",
     "TokenMap": "tokens", "token_map": "tokens", "load_weights": "loading",
     "save_weights": "loading", "preprocess": "images", "Preprocessing": "preprocessing", "verify": "verification",
-    "Difference": "verification", "Report": "verification",
+    "Difference": "verification", "Report": "verification", "simulate": "simulation",
 }  # fmt: skip
 __all__ = [
     "BackendError", "ConfigError", "Cost", "Difference", "DtypeError", "ImageError", "Model", "Preprocessing", "ReforgError",
     "Report", "ShapeError", "TokenMap", "WeightsError", "cost", "create_model", "list_models", "load_weights", "preprocess",
-    "save_weights", "token_map", "verify",
+    "save_weights", "simulate", "token_map", "verify",
 ]  # fmt: skip
 
 

@@ -249,12 +249,16 @@ class Model:
     ) -> Array:
         if isinstance(self.config, ShuntedConfig):
             self._refuse_schedule(keep_rate, tokens)
-            return shunted.forward(weights, images, self.config, ops, trace)
-        return vit.forward(weights, images, self.config, ops, trace, keep_rate, tokens)
+            return shunted.forward(weights, images, self.config, ops, self._traced(trace))
+        return vit.forward(weights, images, self.config, ops, self._traced(trace), keep_rate, tokens)
+
+    def _traced(self, trace: Trace) -> Trace:
+        """The trace that a forward pass is given, for models that treat what they compute once more."""
+        return trace
 
     def _answer(self, images: Array, keep_rate: Any, tokens: Any) -> tuple[Array, Array]:
         x = self._features(images, False, keep_rate, tokens)
-        net = Network(self._weights, self._ops, untraced)
+        net = Network(self._weights, self._ops, self._traced(untraced))
         if isinstance(self.config, ShuntedConfig):
             return mean(x, axis=1), shunted.classify(net, x, self.config)
         return mean_of(vit.pool(net, x, self.config)), vit.classify(net, x, self.config)
@@ -262,8 +266,8 @@ class Model:
     def _features(self, images: Array, pyramid: bool, keep_rate: Any, tokens: Any) -> Any:
         if isinstance(self.config, ShuntedConfig):
             self._refuse_schedule(keep_rate, tokens)
-            return shunted.features(self._weights, images, self.config, self._ops, pyramid=pyramid)
-        return vit.features(self._weights, images, self.config, self._ops, keep_rate=keep_rate, tokens=tokens)
+            return shunted.features(self._weights, images, self.config, self._ops, self._traced(untraced), pyramid)
+        return vit.features(self._weights, images, self.config, self._ops, self._traced(untraced), keep_rate, tokens)
 
     def _batched(self, forward: Callable[[Array], Result], images: Array) -> Result:
         """`forward` of the images, in whatever parts the backend finds fastest."""

@@ -98,8 +98,8 @@ class TestNames:
         assert found.notes == (f"names were read without their prefix {prefix!r}",)
 
     def test_a_head_beside_the_backbone(self):
-        found = self.names("backbone.blocks.0", "backbone.norm", "head")
-        assert set(found.values) == {"blocks.0", "norm", "head"}
+        found = self.names("backbone.blocks.0", "head", "logits")
+        assert set(found.values) == {"blocks.0", "head", "logits"}
 
     def test_an_auxiliary_branch_is_no_wrapper(self):
         found = self.names("blocks.0.norm1", "blocks.0", "aux.head")
@@ -569,11 +569,21 @@ class Nested:
             def __init__(self):
                 super().__init__()
                 act = nn.GELU()
-                self.first, self.second = nn.Sequential(nn.Identity(), act), Twice(act)
+                self.first, self.second = nn.Sequential(nn.Identity(), act, ScaledIdentity()), Twice(act)
                 self.drop = nn.Dropout(0.5)
 
             def forward(self, x):
                 return self.drop(self.second(self.first(x))[0])
+
+        class ScaledIdentity(nn.Module):
+            """Not idle, whatever its name says."""
+
+            def __init__(self):
+                super().__init__()
+                self.gain = nn.Parameter(torch.ones(1))
+
+            def forward(self, x):
+                return self.gain * x
 
         class Twice(nn.Module):
             def __init__(self, act):
@@ -647,8 +657,16 @@ class TestTorch:
             assert (found.unknown, len(found.notes)) == ((), 1)
 
     @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own compiler
-    def test_what_torch_compiles_is_hooked_all_the_same(self, record, torch, evit):
-        assert set(record(torch.compile(evit)).values) == set(record(evit).values)
+    def test_of_what_torch_compiles_the_modules_are_recorded(self, record, torch, evit):
+        def compiled(graph, inputs):
+            raise AssertionError("hooks are nothing that compiled code heeds")
+
+        assert set(record(torch.compile(evit, backend=compiled)).values) == set(record(evit).values)
+
+    def test_nothing_is_kept_for_gradients(self, record, torch, nested, evit):
+        seen = []
+        record(nested.Wrapper(evit, lambda found: seen.append((torch.is_grad_enabled(), found.requires_grad)) or found))
+        assert seen == [(False, False)]
 
     @pytest.mark.parametrize(
         ("output", "logits"),
@@ -671,7 +689,7 @@ class TestTorch:
         module = nested.Shared().double()
         images = np.linspace(-1, 1, 12).reshape(1, 1, 3, 4)
         found = recorder.record(module, images, None)
-        assert list(found) == ["first.1", "first", "second.act@0", "second.act@1", "second.act", "second", "logits"]
+        assert list(found) == ["first.1", "first.2", "first", "second.act@0", "second.act@1", "second.act", "second", "logits"]
         gelu = torch.nn.GELU()
         once, twice = gelu(torch.tensor(images)).numpy(), gelu(gelu(torch.tensor(images))).numpy()
         assert np.allclose(found["first.1"], once)

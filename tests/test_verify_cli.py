@@ -101,6 +101,14 @@ class TestAnswers:
         other = [word.replace("synthetic:3", "synthetic:4") for word in asked]
         assert typed(capsys, "port.npz", *other, "--images", "images.npy")[0] == 1
 
+    def test_weights_of_float64_are_not_rounded(self, capsys, here):
+        weights = reforg.create_model("deit3_fmnist", depth=1, weights="synthetic:3", dtype="float64").weights
+        reforg.save_weights({name: value + 1e-9 for name, value in weights.items()}, "weights.npz")
+        asked = ("--model", "deit3_fmnist", "--weights", "weights.npz", "--set", "depth=1")
+        assert cli.run(["trace", "images.npy", *asked, "--dtype", "float64", "--output", "port.npz"]) == 0
+        capsys.readouterr()
+        assert typed(capsys, "port.npz", *asked, "--images", "images.npy", "--dtype", "float64")[0] == 0
+
     @pytest.mark.parametrize("dtype", PRECISIONS)
     def test_precisions(self, capsys, here, dtype):
         """What is right in float32 is right in whatever rounds more, and wrong in float64."""
@@ -192,6 +200,7 @@ MISTAKES = [
         "reforg: there is no precision 'flaot32'; did you mean float32? (known: float64, float32, tf32, bfloat16, float16, "
         "autocast-bfloat16, autocast-float16)",
     ),
+    (["right.npz", *MODEL, "--images", "nothing.npy", "--dtype", "float"], "reforg: there is no precision 'float'; did you mean …"),
     (["right.npz", "--images", "images.npy", "--model", "evit_fmnis"], "reforg: there is no model 'evit_fmnis'; did you mean …"),
     (["right.npz", *GIVEN, "--weights", "right.npz"], "reforg: these weights do not fit this evit config: …"),
     (["right.npz", *GIVEN, "--set", "dtype=float16"], "reforg: evit_fmnist has no setting 'dtype'"),

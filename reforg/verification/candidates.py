@@ -154,7 +154,7 @@ def _array(name: str, value: Any) -> Values:
 
 def _is_narrow(array: Values) -> bool:
     """Whether it is of a floating dtype that NumPy lacks, as bfloat16."""
-    return array.dtype.kind == "V" and array.dtype.names is None and "float" in array.dtype.name
+    return array.dtype.kind == "V" and "float" in array.dtype.name
 
 
 def _widened(array: Values) -> Values:

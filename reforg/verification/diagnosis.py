@@ -272,6 +272,9 @@ def _name(best: Attempt, plain: Attempt) -> None:
         inner = observation.comparison.difference
         nearest = next(iter(following), observation.name)  # which shows a choice of tokens, and is held against that choice
         chosen = inner.name.endswith(".kept")
-        name = nearest if chosen else next((name for name in following if name in wrong), nearest)
+        if chosen and best.session.holds(inner.name):
+            name = inner.name
+        else:
+            name = nearest if chosen else next((name for name in following if name in wrong), nearest)
         operation = inner.operation if inner.explanation or inner.operation != inner.name else observation.name
         log[number] = replace(observation, comparison=observation.comparison.named(name=name, operation=operation))

@@ -67,7 +67,7 @@ def reorganize(
     ranking = scores if ranking is None else ranking
     order = np.argsort(-ranking.value, axis=1, stable=True)
     expected = _rows_of(order[:, :count] + shift, fuses)
-    rows = _seen(session, path, tokens, config, expected, becomes)
+    rows = _seen(session, path, tokens, config, expected, becomes) or _told(session, path, expected)
     if rows is None:
         session.selections[path] = _unseen(path, ranking, order, count)
         rows = expected
@@ -117,6 +117,17 @@ def _seen(
             if found is not None and (found.fused == expected.fused or not strict):
                 return found
     return None
+
+
+def _told(session: "Session", path: str, expected: Rows) -> Rows | None:
+    """The rows by the indices that the candidate itself holds; None where it holds none, or what cannot be indices."""
+    kept = session.values.get(f"{path}.kept")
+    if kept is None or kept.ndim != 2 or len(kept) != len(expected.tokens):
+        return None
+    numbers = np.nan_to_num(kept, nan=-1.0).astype(np.intp)
+    if numbers.min() < 0 or numbers.max() >= session.latest[f"{path}.attended"].shape[1]:
+        return None
+    return _rows_of(numbers, expected.fused)
 
 
 def _views(session: "Session", path: str, tokens: Uncertain, config: VitConfig) -> Iterator[tuple[Uncertain, Uncertain]]:

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from reforg.verification.comparison import MOST, Comparison
+from reforg.verification.comparison import MOST, Comparison, variance_of
 from reforg.verification.precision import Precision, unit
-from reforg.verification.uncertain import Values
+from reforg.verification.uncertain import Values, Variances
 
 if TYPE_CHECKING:
     from reforg.verification.replay import Call
 
 BIAS = 2.0  # unit roundoffs of the accumulators' format: by as much may an honest norm be off in every token alike
-FEWEST = 8  # tokens that a trend is told by
+FEWEST = 8  # tokens that a trend is told by, counted by how much they weigh
 
 
 @dataclass(frozen=True)
@@ -26,18 +26,22 @@ class Trend:
     effect: float
 
 
-def trend(errors: Values, direction: Values, size: Values) -> Trend | None:
-    """Errors and their direction [..., C], of values of such a size; the deviation is that of tokens among themselves."""
+def trend(errors: Values, direction: Values, size: Values, variance: Variances) -> Trend | None:
+    """Errors and their direction [..., C], of values of such a size; the deviation is that of tokens among themselves.
+
+    Least squares, a token's weight the inverse of its variance. Each token's residual is what it would be without that token,
+    and where a few tokens decide there is no trend.
+    """
     rows, ways = (part.reshape(-1, part.shape[-1]) for part in (errors, direction))
-    if len(rows) < FEWEST:
-        return None
-    along, lengths = np.sum(rows * ways, axis=1), np.sum(ways * ways, axis=1)
+    weights = 1 / np.mean(variance.reshape(rows.shape), axis=1, dtype=np.float64)
+    along, lengths = weights * np.sum(rows * ways, axis=1), weights * np.sum(ways * ways, axis=1)
     total = float(lengths.sum())
-    if total == 0 or not np.isfinite(total):
+    if not 0 < total < np.inf or total * total < FEWEST * float(np.sum(lengths * lengths)):
         return None
     amount = float(along.sum()) / total
-    deviation = float(np.sqrt(np.sum(np.square(along - amount * lengths)))) / total
-    effect = abs(amount) * float(np.sqrt(total / max(np.sum(np.square(size)), 1e-300)))
+    residuals = (along - amount * lengths) / (1 - lengths / total)
+    deviation = float(np.sqrt(np.sum(residuals * residuals))) / total
+    effect = abs(amount) * float(np.sqrt(np.sum(ways * ways) / max(float(np.sum(size * size)), 1e-300)))
     return Trend(amount, deviation, effect)
 
 
@@ -46,7 +50,8 @@ def of_epsilon(comparison: Comparison, net: Any, path: str, x: Any, eps: float) 
     bias = net.parameters(path)[1]
     scaled = comparison.predicted.value - (0.0 if bias is None else bias.value)
     spread = np.var(x.value, axis=-1, keepdims=True) + eps
-    return trend(comparison.got - comparison.predicted.value, scaled / (-2 * spread), scaled)
+    errors = comparison.got - comparison.predicted.value
+    return trend(errors, scaled / (-2 * spread), scaled, variance_of(comparison.predicted))
 
 
 DIRECTIONS: dict[str, Callable[..., Trend | None]] = {"layer_norm": of_epsilon}
