@@ -4,7 +4,7 @@ import copy
 import importlib.util
 import subprocess
 import sys
-import threading
+import time
 import zipfile
 from pathlib import Path
 
@@ -176,10 +176,9 @@ class TestNames:
 
     def test_hostile_names_take_no_time(self):
         given = {f"{'a.' * 149}{number}": ONE for number in range(20_000)} | {"logits": ONE}
-        done = threading.Event()
-        worker = threading.Thread(target=lambda: (renamed(given, KNOWN, None, "a model"), done.set()), daemon=True)
-        worker.start()
-        assert done.wait(20)
+        before = time.process_time()
+        assert set(renamed(given, KNOWN, None, "a model").values) == {"logits"}
+        assert time.process_time() - before < 5
 
 
 class TestParts:

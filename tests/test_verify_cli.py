@@ -117,6 +117,13 @@ class TestAnswers:
         assert f"in {dtype}" in out
         assert ("all values are float32, yet" in " ".join(out.split())) == (dtype == "float64")
 
+    @pytest.mark.parametrize("port", ["right", "wrong"])
+    def test_the_logits_alone(self, capsys, here, request, port):
+        np.savez("port.npz", logits=request.getfixturevalue(port)["logits"])
+        code, out, err = typed(capsys, "port.npz", *GIVEN)
+        assert (code, err) == (int(port == "wrong"), "")
+        assert "logits" in out
+
     def test_values_that_are_not_finite(self, capsys, here, right):
         spoiled = right["blocks.1.norm2"].copy()
         spoiled[1, 2, 3] = np.nan

@@ -240,6 +240,36 @@ def test_other_ways_to_write_the_same_layers(
     assert report.verdict == "equal", str(report)
 
 
+class Pooled(nn.Module):
+    """A mean over the patches, normed, in place of the class token; or no head at all."""
+
+    def __init__(self, module: nn.Module, mean: bool) -> None:
+        super().__init__()
+        self.module, self.fc_norm, self.mean = module, module.norm, mean
+
+    def forward(self, images: "torch.Tensor") -> "torch.Tensor":
+        x = self.module.embedded(self.module.embed(images))
+        for block in self.module.blocks:
+            x = block(x)
+        return self.module.head(self.fc_norm(x[:, 1:].mean(1))) if self.mean else self.fc_norm(x)[:, 0]
+
+
+@pytest.mark.parametrize(("mean", "changed"), [(True, {"global_pool": "avg"}), (False, {"num_classes": 0})])
+def test_other_heads(mean: bool, changed: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnx_files, "_by_value", lambda *_: {})
+    family = FAMILIES["vit"]
+    module = export.module_of(family)
+    norm = "fc_norm." if mean else "norm."
+    weights = {name.replace("norm.", norm) if name.startswith("norm.") else name: w for name, w in module.state_dict().items()}
+    weights = {name: weight.double().numpy() for name, weight in weights.items() if mean or not name.startswith("head")}
+    model = reforg.create_model(family.name, weights=weights, dtype="float64", **(family.config | changed))
+    path = written(family, Pooled(module, mean), tmp_path / "pooled.onnx")
+    found = onnx_files.recorded(os.fspath(path), images("vit"), model)
+    wanted = model.trace(images("vit"))
+    assert {name for name in wanted if name not in found.values} == {name for name in wanted if name.endswith("cls_attention")}
+    assert reforg.verify(path, model, images("vit")).verdict == "equal"
+
+
 def test_a_wrapper_around_the_module(tmp_path: Path) -> None:
     module = nn.Sequential(export.module_of(FAMILIES["vit"]))
     module[0].blocks[1].mlp.fc1.weight.data.neg_()
@@ -337,6 +367,12 @@ def test_a_number_of_images_that_is_fixed_within(tmp_path: Path) -> None:
     assert verified("vit", path).verdict == "equal"
 
 
+def test_a_file_that_computes_something_else_diverges_at_its_output(tmp_path: Path) -> None:
+    report = verified("vit", changes.small(tmp_path / "other.onnx", [changes.identity()]))
+    assert report.first is not None
+    assert (report.first.name, report.first.shape_got) == ("logits", (3, 3, 24, 24))
+
+
 def test_many_images_are_run_again_for_what_was_found_only(tmp_path: Path) -> None:
     path = exported("vit", tmp_path / "many.onnx", "dynamo")
     found = recorded("vit", path)
@@ -411,7 +447,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], Path], str]] = {
     "text": (of_bytes(b"This is no model." * 50), "is no ONNX file: "),
     "truncated": (truncated, "is no ONNX file: "),
     "no inputs": (
-        hostile(nodes=changes.filled(3)[:2] + [helper.make_node("Identity", ["zeros"], ["logits"])], inputs=[]),
+        hostile(nodes=[*changes.filled(3)[:2], helper.make_node("Identity", ["zeros"], ["logits"])], inputs=[]),
         "has 0$",
     ),
     "two inputs": (
@@ -436,11 +472,18 @@ HOSTILE: dict[str, tuple[Callable[[Path], Path], str]] = {
         hostile(nodes=[helper.make_node("again", ["images"], ["logits"], domain="x")], functions=[SELF]),
         "is refused: its function 'again' calls itself$",
     ),
-    "a gigantic weight": (hostile(initializer=[CLAIMED]), "cannot be run: "),
-    "a negative weight": (hostile(initializer=[NEGATIVE]), "cannot be run: "),
+    "a gigantic weight": (hostile(initializer=[CLAIMED]), "is refused: its tensor 'w' cannot be read: "),
+    "a negative weight": (
+        hostile(nodes=[helper.make_node("Add", ["images", "w"], ["logits"])], initializer=[NEGATIVE]),
+        "cannot be run: ",
+    ),
     "a gigantic tensor": (
         hostile(nodes=changes.filled(1 << 34)),
         r"is refused: its tensor 'zeros' would have 17,179,869,184 elements$",
+    ),
+    "too many nodes": (
+        hostile(nodes=[helper.make_node("Neg", ["images"], [f"t{number}"]) for number in range(100_001)]),
+        "is refused: it has 100,001 nodes, more than any of these models$",
     ),
     "weights outside": (moved(location="../outside.bin"), r"lies outside of the file's folder, in '../outside.bin'$"),
     "weights at a root": (moved(location="/etc/passwd"), r"lies outside of the file's folder, in '/etc/passwd'$"),

@@ -46,6 +46,12 @@ class Attempt:
 
 def judge(session: Session, call: Call) -> Any:
     """Take a step that is a unit, put its faults on record, named and explained, and go on from the candidate's values."""
+    result = _judged(session, call)
+    session.forget()
+    return result
+
+
+def _judged(session: Session, call: Call) -> Any:
     plain = _attempt(session.fork(), call)
     if not plain.faults:
         session.adopt(plain.session)
@@ -174,7 +180,9 @@ def explained(attempt: Attempt, observation: Observation, unit: Call) -> tuple[s
     Of the steps before it, the latest first: the variant that comes nearest; of equally near ones the first in the table.
     """
     tried: set[tuple[str, str]] = set()
-    for call in (*reversed(observation.calls), *reversed(observation.stack)):
+    root = observation.stack[0] if observation.stack else unit
+    near = [call for call in reversed(observation.calls) if root in (call, *call.parents)]
+    for call in (*near, *reversed(observation.stack)):
         if call.key not in tried:
             tried.add(call.key)
             found = [trial for variant in TABLE.get(call.kind, ()) if (trial := _trial(attempt, observation, call, variant, unit))]

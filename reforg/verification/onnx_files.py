@@ -130,9 +130,12 @@ def _distance(got: Values, wanted: Values) -> float:
 
 
 def _plausible(steps: Steps, name: str, wanted: Values) -> bool:
-    """Whether a value can be brought into the trace's layout, or has its rank: another number of tokens is a fault to be shown."""
+    """Whether a value can be brought into the trace's layout, or has its rank: another number of tokens is a fault to be shown.
+
+    So is whatever the file gives for logits.
+    """
     shapes = [steps.graph.shapes[tensor] for tensor in steps.found[name]]
-    if all(len(shape) == wanted.ndim for shape in shapes):
+    if name == "logits" or all(len(shape) == wanted.ndim for shape in shapes):
         return True
     return len(shapes) == 1 and fits(shapes[0], wanted.shape)
 
@@ -148,7 +151,12 @@ def _values(
     elif done < len(images):
         seen += [session.run(images[start : start + done], names) for start in range(done, len(images), done)]
     whole = {name: _together([values[name] for values in seen]) for name in names}
-    return {name: np.concatenate([whole[tensor] for tensor in parts], axis=-1) for name, parts in found.items()}
+    return {name: _joined([whole[tensor] for tensor in parts]) for name, parts in found.items()}
+
+
+def _joined(parts: Sequence[Values]) -> Values:
+    """Parts of a value, as queries, keys and values apart, side by side."""
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
 
 
 def _together(parts: Sequence[Values]) -> Values:

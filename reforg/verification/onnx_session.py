@@ -1,7 +1,7 @@
 """An ONNX file opened with suspicion and run by onnxruntime, with every floating tensor of its graph for an output."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from math import prod
@@ -17,7 +17,8 @@ from reforg.verification.onnx_layers import module_path
 FLOATS = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64"}
 PROTOBUF = 2**31 - 1  # bytes of the largest message; what is larger lies in files beside it
 LARGEST = 2**34  # bytes of a single tensor that is still computed
-NAMES, SCOPES = 250, "pkg.torch.onnx.name_scopes"  # characters of a reason; where torch puts down the paths of modules
+NODES = 100_000  # the largest of these models has 10,000
+REASON, SCOPES = 250, "pkg.torch.onnx.name_scopes"  # characters of a reason; where torch puts down the paths of modules
 FOLDER = "session.model_external_initializers_file_folder_path"
 SILENT = 4  # onnxruntime's log level of what is fatal only
 
@@ -54,6 +55,8 @@ def opened(path: Path, images: Values) -> Session:
     onnx, runtime = _package("onnx"), _package("onnxruntime")
     label = f"candidate {os.fspath(path)!r}"
     model = _inlined(_parsed(onnx, path, label), label)
+    if len(model.graph.node) > NODES:
+        raise ConfigError(f"{label} is refused: it has {len(model.graph.node):,} nodes, more than any of these models")
     external = _checked_external(model, path, label)
     own = [one.name for one in model.graph.output]
     _expose(onnx, model)
@@ -66,7 +69,7 @@ def opened(path: Path, images: Values) -> Session:
         raise ConfigError(f"{label} has no output of floating numbers")
     notes = ("the file takes one image at a time: the images were run one by one",) if batch == 1 < len(images) else ()
     nodes = tuple(_node(node) for node in model.graph.node)
-    return Session(runner, label, dtype, batch, nodes, dict(_weights(onnx, model, external)), outputs, notes)
+    return Session(runner, label, dtype, batch, nodes, _weights(onnx, model, external, label), outputs, notes)
 
 
 def _package(name: str) -> Any:
@@ -80,7 +83,7 @@ def _package(name: str) -> Any:
 def _reason(error: Exception) -> str:
     """The first line of what a library says, without its prefix."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].rpartition("[ONNXRuntimeError] : ")[2][:NAMES]
+    return lines[0].rpartition("[ONNXRuntimeError] : ")[2][:REASON]
 
 
 def _parsed(onnx: Any, path: Path, label: str) -> Any:
@@ -226,15 +229,28 @@ def _node(node: Any) -> Node:
     return Node(node.op_type, node.domain, module_path(node.name, scopes), tuple(node.input), tuple(node.output))
 
 
-def _weights(onnx: Any, model: Any, external: dict[str, Place]) -> Iterable[tuple[str, Values]]:
-    """Floating initializers by name; those outside of the file are mapped, not read."""
+def _weights(onnx: Any, model: Any, external: dict[str, Place], label: str) -> dict[str, Values]:
+    """Floating initializers by name."""
+    found = {}
     for tensor in model.graph.initializer:
-        kind = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))
-        if "float" not in kind.name:
-            continue
-        place = external.get(tensor.name)
-        if place is None:
-            yield tensor.name, onnx.numpy_helper.to_array(tensor)
-        elif place.length == prod(tensor.dims) * kind.itemsize:
-            values = np.memmap(place.path, np.uint8, "r", place.offset, (place.length,)) if place.length else np.empty(0, np.uint8)
-            yield tensor.name, values.view(kind).reshape(tensor.dims)
+        try:
+            values = _stored(onnx, tensor, external.get(tensor.name))
+        except (KeyError, TypeError, ValueError) as error:  # onnxruntime passes over what no node reads
+            raise ConfigError(f"{label} is refused: its tensor {tensor.name!r:.100} cannot be read: {error!s:.200}") from error
+        if "float" in values.dtype.name:
+            found[tensor.name] = values
+    return found
+
+
+def _stored(onnx: Any, tensor: Any, place: Place | None) -> Values:
+    """A tensor's values; those outside of the file are mapped, not read."""
+    if place is None:
+        values: Values = onnx.numpy_helper.to_array(tensor)
+        return values
+    kind = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))
+    if place.length != prod(tensor.dims) * kind.itemsize:
+        raise ValueError(f"{place.length:,} bytes for the shape {tuple(tensor.dims)}")
+    empty = np.empty(0, np.uint8)
+    content = np.memmap(place.path, np.uint8, "r", place.offset, (place.length,)) if place.length else empty
+    mapped: Values = content.view(kind).reshape(tensor.dims)
+    return mapped

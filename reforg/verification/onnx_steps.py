@@ -112,8 +112,8 @@ class Steps:
         known = [term for term in terms if term is not None]
         if not known or known[-1] != terms[-1]:
             return None
-        first, *others = (list(self.graph.onward([term], lambda node: node.kind in SUMS)) for term in reversed(known))
-        sums = (name for name in first[1:] if self.graph.makers[name].kind not in LAYOUT)
+        first, *rest = (list(self.graph.onward([term], lambda node: node.kind in SUMS)) for term in reversed(known))
+        sums, others = (name for name in first[1:] if self.graph.makers[name].kind not in LAYOUT), [set(names) for names in rest]
         return next((name for name in sums if all(name in other for other in others)), None)
 
     def attention(self, path: str, sources: Iterable[str | None]) -> None:

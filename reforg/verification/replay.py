@@ -84,7 +84,7 @@ class Session:
     taken otherwise. latest: everything that was predicted. inputs: the arguments of every layer. judge: what decides on a unit's
     faults, None where nothing is to be decided. selections: by block.
     remark: what a variant found that takes a number from the candidate. exact, memory: values and steps known from before, which
-    all forks share.
+    all forks share. trying: whether a unit is taken that may be taken again.
     """
 
     config: Config
@@ -96,7 +96,7 @@ class Session:
     assumed: dict[str, Uncertain] = field(default_factory=dict)
     overrides: dict[Key, Step] = field(default_factory=dict)
     log: list[Observation] = field(default_factory=list)
-    latest: dict[str, Uncertain] = field(default_factory=dict)
+    latest: dict[str, Any] = field(default_factory=dict)
     inputs: dict[str, tuple[Any, ...]] = field(default_factory=dict)
     pieces: dict[Key, Call] = field(default_factory=dict)
     selections: dict[str, Selection] = field(default_factory=dict)
@@ -105,14 +105,28 @@ class Session:
     remark: str = ""
     exact: dict[tuple[str, str], Uncertain] = field(default_factory=dict)
     memory: dict[tuple[Any, ...], "Memory"] = field(default_factory=dict)
+    trying: bool = False
 
     def fork(self, assumed: Mapping[str, Uncertain] | None = None, overrides: Mapping[Key, Step] | None = None) -> "Session":
         """The same state, in which nothing is judged, with more values assumed or more steps taken otherwise."""
-        return replace(
-            self, judge=None, assumed=self.assumed | dict(assumed or {}), overrides=self.overrides | dict(overrides or {}),
-            log=list(self.log), latest=dict(self.latest), inputs=dict(self.inputs), pieces=dict(self.pieces),
-            selections=dict(self.selections), stack=list(self.stack), since=list(self.since),
+        values = {"assumed": self.assumed | dict(assumed or {}), "overrides": self.overrides | dict(overrides or {})}
+        kept = {"log": list(self.log), "stack": list(self.stack), "since": list(self.since)}
+        known = {name: dict(getattr(self, name)) for name in ("latest", "inputs", "pieces", "selections")}
+        return replace(self, judge=None, trying=True, **values, **kept, **known)  # type: ignore[arg-type]
+
+    def alone(self, overrides: Mapping[Key, Step], images: slice = slice(None)) -> "Session":
+        """The state before anything was replayed, of some of the images, for a replay of the whole model."""
+        values = {name: value[images] if len(value) == self.batch else value for name, value in self.values.items() if value.ndim}
+        return Session(
+            self.config, self.rounding, self.weights, values, len(range(self.batch)[images]), overrides=dict(overrides)
         )  # fmt: skip
+
+    def forget(self) -> None:
+        """Let go of what only the steps of one unit need to know."""
+        self.latest = dict.fromkeys(self.latest)
+        self.inputs = {path: arguments for path, arguments in self.inputs.items() if "." not in path}
+        self.exact.clear()
+        self.memory.clear()
 
     def adopt(self, other: "Session") -> None:
         """Go on from where a fork has arrived."""
@@ -182,7 +196,7 @@ class Session:
 
     def take(self, call: Call) -> Any:
         """The result of a step, with the steps that belong to it on record."""
-        if call.kind in REMEMBERED and not self._touched(call):
+        if self.trying and call.kind in REMEMBERED and not self._touched(call):
             return self._remembered(call)
         return self._taken(call)
 

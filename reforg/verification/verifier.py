@@ -14,7 +14,7 @@ from reforg.verification.diagnosis import Stopped, judge
 from reforg.verification.names import module_names, trace_names
 from reforg.verification.precision import precision_of
 from reforg.verification.renaming import Rename
-from reforg.verification.replay import EVERYWHERE, UNITS, Key, Observation, Session, Step, run
+from reforg.verification.replay import BROKEN, EVERYWHERE, UNITS, Observation, Session, run
 from reforg.verification.report import DIVERGES, EQUAL, FLIPPED, REORDERED, Report
 from reforg.verification.selection import NOT_SEEN, drawn
 from reforg.verification.uncertain import Rounding
@@ -72,12 +72,11 @@ def _replayed(session: Session, images: Any) -> _Outcome:
     """The replay; where it finds a fault in values that are far apart, also under other choices of tokens, and with variants
     everywhere.
     """
-    fresh = session.fork()
     outcome = _run(session, images)
     far = next((fault for fault in outcome.faults if _is_far(fault)), None)
     if far is None:
         return outcome
-    return _with_draws(fresh, outcome, images) or _explained_everywhere(fresh, outcome, far, images)
+    return _with_draws(outcome, images) or _explained_everywhere(outcome, far, images)
 
 
 def _run(session: Session, images: Any) -> _Outcome:
@@ -94,7 +93,7 @@ def _is_far(fault: Observation) -> bool:
     return difference.explanation is None and len({call.key for call in fault.calls if call.kind in UNITS}) > 1
 
 
-def _with_draws(fresh: Session, outcome: _Outcome, images: Any) -> _Outcome | None:
+def _with_draws(outcome: _Outcome, images: Any) -> _Outcome | None:
     """The replay with tokens chosen as rounding may have it, where that leaves no fault; None where it does not."""
     unsure = [
         path
@@ -102,27 +101,30 @@ def _with_draws(fresh: Session, outcome: _Outcome, images: Any) -> _Outcome | No
         if selection.verdict == NOT_SEEN and any(m < limit for m, limit in zip(selection.margins, selection.limits, strict=True))
     ]
     for seed in range(DRAWS) if unsure else ():
-        again = _run(_overriding(fresh, {("evit.reorganize", path): drawn(seed) for path in unsure}), images)
+        again = _run(outcome.session.alone({("evit.reorganize", path): drawn(seed) for path in unsure}), images)
         if not again.faults and not again.stopped:
             return replace(again, drawn=True)
     return None
 
 
-def _explained_everywhere(fresh: Session, outcome: _Outcome, far: Observation, images: Any) -> _Outcome:
-    """The outcome, in which a variant that explains everything where it stands in every place is told of the far fault."""
+def _explained_everywhere(outcome: _Outcome, far: Observation, images: Any) -> _Outcome:
+    """The outcome, in which a variant that explains everything if it stands in every place is told of the far fault.
+
+    One image tells as much as all of them.
+    """
+    first = slice(1)
     for kind in dict.fromkeys(call.kind for call in far.calls):
         for variant in TABLE.get(kind, ()):
-            again = _run(_overriding(fresh, {(kind, EVERYWHERE): variant.step}), images)
+            try:
+                again = _run(outcome.session.alone({(kind, EVERYWHERE): variant.step}, first), images[first])
+            except BROKEN:  # a variant that this model has no place for
+                continue
             if not again.faults and not again.stopped:
                 told = far.comparison.named(explanation=f"{variant.label}, everywhere")
                 log = [replace(entry, comparison=told) if entry is far else entry for entry in outcome.session.log]
                 outcome.session.log = log
                 return outcome
     return outcome
-
-
-def _overriding(fresh: Session, overrides: dict[Key, Step]) -> Session:
-    return fresh.fork(overrides=overrides)
 
 
 def _report(model: Model, dtype: str, recording: Recording, outcome: _Outcome, images: Any) -> Report:
