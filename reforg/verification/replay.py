@@ -114,12 +114,15 @@ class Session:
         known = {name: dict(getattr(self, name)) for name in ("latest", "inputs", "pieces", "selections")}
         return replace(self, judge=None, trying=True, **values, **kept, **known)  # type: ignore[arg-type]
 
-    def alone(self, overrides: Mapping[Key, Step], images: slice = slice(None)) -> "Session":
-        """The state before anything was replayed, of some of the images, for a replay of the whole model."""
+    def alone(self, overrides: Mapping[Key, Step], images: slice = slice(None), plain: bool = False) -> "Session":
+        """The state before anything was replayed, of some of the images, for a replay of the whole model, or a first look at it."""
         values = {name: value[images] if len(value) == self.batch else value for name, value in self.values.items() if value.ndim}
-        return Session(
-            self.config, self.rounding, self.weights, values, len(range(self.batch)[images]), overrides=dict(overrides)
-        )  # fmt: skip
+        rounding, weights = self.rounding, self.weights
+        if plain:
+            rounding = Rounding(rounding.precision, plain=True)
+            weights = {name: rounding.exact(weight.value) for name, weight in weights.items()}
+        count = len(range(self.batch)[images])
+        return Session(self.config, rounding, weights, values, count, overrides=dict(overrides))
 
     def forget(self) -> None:
         """Let go of what only the steps of one unit need to know."""

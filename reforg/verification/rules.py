@@ -22,6 +22,8 @@ GAUSS = 1 / math.sqrt(2 * math.pi)
 def _product(x: Uncertain, count: int, y: Values, apply: Any) -> Uncertain:
     """The result of a linear map of `count` terms; apply: the same map, with its weights squared, of variances."""
     rounding = x.rounding
+    if rounding.plain:
+        return Uncertain(y, None, rounding)
     share = rounding.kind(2 * rounding.operand + rounding.sums * count / 2)
     inner = rounding.squares(x.value) * share
     variance = apply(inner if x.variance is None else inner + x.variance)
@@ -158,7 +160,7 @@ def _matmul(a: Uncertain, b: Uncertain) -> Uncertain:
     rounding, y = a.rounding, a.value @ b.value
     squares = rounding.squares(b.value)
     result = _product(a, a.shape[-1], y, lambda part: part @ squares)
-    if b.variance is None:
+    if b.variance is None or rounding.plain:
         return result
     return Uncertain(y, result.spread + rounding.squares(a.value) @ b.variance, rounding)
 

@@ -19,13 +19,16 @@ Variances = npt.NDArray[Any]
 class Rounding:
     """The namespace of uncertain arrays in one precision: variances of relative rounding errors, and the standard's calls.
 
+    plain: without variances of products, which take as long as the products, for a first look.
+
     An error of rounding to nearest is spread evenly over twice the unit roundoff u, so its variance is u^2 / 3.
     """
 
     __name__ = "reforg.verification.uncertain"  # as array_api_compat wants it of a namespace
     float32, float64 = np.dtype(np.float32), np.dtype(np.float64)
 
-    def __init__(self, precision: Precision) -> None:
+    def __init__(self, precision: Precision, plain: bool = False) -> None:
+        self.plain = plain
         own = 2.0 if precision.name == "float64" else 1.0  # where the replay, in float64, rounds as much as the port
         self.precision = precision
         self.operand, self.product, self.stored, self.sums = (

@@ -9,7 +9,7 @@ import numpy as np
 from reforg.errors import ConfigError
 from reforg.models import Model
 from reforg.verification.candidates import Recording, recorded
-from reforg.verification.comparison import error_map
+from reforg.verification.comparison import INFINITE, error_map
 from reforg.verification.diagnosis import Stopped, judge
 from reforg.verification.names import module_names, trace_names
 from reforg.verification.precision import precision_of
@@ -21,6 +21,7 @@ from reforg.verification.uncertain import Rounding
 from reforg.verification.variants import TABLE
 
 LAYER = (".weight", ".bias", ".running_mean", ".running_var")
+NEARER = 0.1  # of the squared error that was: what a variant everywhere leaves of it at most
 DRAWS = 32  # choices of tokens that rounding may lead to, tried where nothing shows which the candidate made
 
 
@@ -110,21 +111,30 @@ def _with_draws(outcome: _Outcome, images: Any) -> _Outcome | None:
 def _explained_everywhere(outcome: _Outcome, far: Observation, images: Any) -> _Outcome:
     """The outcome, in which a variant that explains everything if it stands in every place is told of the far fault.
 
-    One image tells as much as all of them.
+    One image tells as much as all of them. Each variant is looked at without variances first.
     """
-    first = slice(1)
+    session, one = outcome.session, slice(1)
+    before = _squares(session.alone({}, one, plain=True), far.name, images[one])
     for kind in dict.fromkeys(call.kind for call in far.calls):
         for variant in TABLE.get(kind, ()):
-            try:
-                again = _run(outcome.session.alone({(kind, EVERYWHERE): variant.step}, first), images[first])
-            except BROKEN:  # a variant that this model has no place for
+            places = {(kind, EVERYWHERE): variant.step}
+            if _squares(session.alone(places, one, plain=True), far.name, images[one]) > NEARER * before:
                 continue
+            again = _run(session.alone(places, one), images[one])
             if not again.faults and not again.stopped:
                 told = far.comparison.named(explanation=f"{variant.label}, everywhere")
-                log = [replace(entry, comparison=told) if entry is far else entry for entry in outcome.session.log]
-                outcome.session.log = log
+                session.log = [replace(entry, comparison=told) if entry is far else entry for entry in session.log]
                 return outcome
     return outcome
+
+
+def _squares(session: Session, name: str, images: Any) -> float:
+    """The squared errors of a value in a replay; infinite where the model has no place for a variant."""
+    try:
+        run(session, session.rounding.exact(images))
+    except BROKEN:
+        return INFINITE
+    return sum(entry.comparison.squares for entry in session.log if entry.name == name)
 
 
 def _report(model: Model, dtype: str, recording: Recording, outcome: _Outcome, images: Any) -> Report:

@@ -11,14 +11,16 @@ from typing import Any
 import torch
 from planting import Fault, Row, judged
 
-MODULES = ("vit_faults", "vit_pairs", "shunted_faults")
+VITS, SHUNTEDS = ("vit_faults", "vit_pairs"), ("shunted_faults",)
 DTYPES = ("float32", "bfloat16", "float16")
 
 
-def known() -> list[Fault]:
-    """The faults, and pairs of faults, of every file that is there."""
+def known(families: list[str] | None) -> list[Fault]:
+    """The faults, and pairs of faults, of every file that is there and may have one of the families."""
     here = Path(__file__).parent
-    modules = [importlib.import_module(name) for name in MODULES if (here / f"{name}.py").exists()]
+    shunted = [family.startswith("shunted") for family in families or ("evit", "shunted")]
+    names = (*(() if all(shunted) else VITS), *(SHUNTEDS if any(shunted) else ()))
+    modules = [importlib.import_module(name) for name in names if (here / f"{name}.py").exists()]
     return [fault for module in modules for fault in (*getattr(module, "FAULTS", ()), *getattr(module, "PAIRS", ()))]
 
 
@@ -77,7 +79,7 @@ def main() -> None:
     arguments = parsed()
     rows: list[Row] = []
     for dtype in arguments.dtype or DTYPES:
-        for fault in chosen(known(), arguments):
+        for fault in chosen(known(arguments.family), arguments):
             for place in fault.places:
                 rows.append(attempted(fault, place, dtype))
                 print(told(rows[-1]), flush=True)
