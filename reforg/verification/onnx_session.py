@@ -55,8 +55,7 @@ def opened(path: Path, images: Values) -> Session:
     onnx, runtime = _package("onnx"), _package("onnxruntime")
     label = f"candidate {os.fspath(path)!r}"
     model = _inlined(_parsed(onnx, path, label), label)
-    if len(model.graph.node) > NODES:
-        raise ConfigError(f"{label} is refused: it has {len(model.graph.node):,} nodes, more than any of these models")
+    _check_nodes(model, label)
     external = _checked_external(model, path, label)
     own = [one.name for one in model.graph.output]
     _expose(onnx, model)
@@ -122,6 +121,11 @@ def _inlined(model: Any, label: str) -> Any:
         return import_module("onnx.inliner").inline_local_functions(model)
     except Exception as error:
         raise ConfigError(f"{label} cannot be read: {_reason(error)}") from error
+
+
+def _check_nodes(model: Any, label: str) -> None:
+    if len(model.graph.node) > NODES:
+        raise ConfigError(f"{label} is refused: it has {len(model.graph.node):,} nodes, more than any of these models")
 
 
 def _tensors(graph: Any) -> Iterator[Any]:

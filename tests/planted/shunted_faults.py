@@ -224,7 +224,7 @@ def locals_() -> list[Fault]:
               lambda self, number, keys, values, local: (keys, values, None)), BLOCKS, ".attn.proj", "local convolution missing"),
         fault("local-to-output", "local convolution added to the output, not to V", to_output, LAST_AT_ONE,
               ".attn.proj", "added to the output where it belongs to V"),
-        fault("local-to-output-at-one", "the same at ratio 1 only", enhanced(
+        fault("local-to-output-at-one", "the same at ratio 1 only", placed(
               lambda self, number, keys, values, local: (keys, values, local) if number == "2" else (keys, values + local, None)),
               LAST_AT_ONE, ".attn.proj", "added to the output where it belongs to V"),
         fault("local-to-values", "local convolution added to V, not to the output",
