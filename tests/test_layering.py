@@ -22,7 +22,8 @@ LAYERS = (
     *("errors", "dtypes", "arrays", "host", "ops", "config", "evit", "vit", "shunted", "parameters", "names", "costs", "synthetic"),
     *("sources", "files", "checkpoints", "contents", "containers", "spellings", "mismatch", "preprocessing", "transforms"),
     *("formats", "colours", "images", "labels", "published", "hub", "loading", "embedded", "weights"),
-    *("backend", "environment", "tokens", "models", "classification", "picture", "demo", "convert", "bench", "verification", "simulation", "cli", "__main__"),
+    *("backend", "environment", "tokens", "models", "classification", "picture", "demo", "convert", "bench"),
+    *("verification", "simulation", "cli", "__main__"),
 )
 REFERENCE = ("arrays", "ops", "config", "evit", "vit", "shunted", "errors")
 

@@ -1,4 +1,7 @@
-"""Plants every fault and tells what verify found: `python tests/planted/bench.py [--dtype D] [--family F] [--fault ID] [--pairs]`."""
+"""Plant every fault and tell what verify finds.
+
+python tests/planted/bench.py [--dtype D] [--family F] [--fault ID] [--pairs]
+"""
 
 import argparse
 import fnmatch
@@ -61,7 +64,8 @@ def totals(rows: list[Row]) -> str:
             sums["explained"] += row.explained
         parts = ", ".join(f"{what} {number}" for what, number in sums.items())
         below = [row for row in mine if not row.counts]
-        lines.append(f"{dtype}: {len(counted)} faults: {parts}; below rounding {len(below)}, of which found {sum(r.found for r in below)}")
+        seen = sum(row.found for row in below)
+        lines.append(f"{dtype}: {len(counted)} faults: {parts}; below rounding {len(below)}, of which found {seen}")
     return "\n".join(lines)
 
 

@@ -233,7 +233,8 @@ def locals_() -> list[Fault]:
         fault("local-of-keys", "local convolution of K", method(".attn", "detailed", lambda self, keys, values: keys),
               BLOCKS, ".attn.local_conv#", "local convolution of K instead of V$"),
         fault("local-to-keys", "local convolution added to K", placed(
-              lambda self, number, keys, values, local: (keys + local, values, None)), BLOCKS, ".attn.proj", "local convolution added to K"),
+              lambda self, number, keys, values, local: (keys + local, values, None)),
+              BLOCKS, ".attn.proj", "local convolution added to K"),
         fault("local-transposed", "local convolution's kernel transposed", weight("", "weight", lambda w: w.transpose(2, 3)),
               ("block1.0.attn.local_conv1", "block4.0.attn.local_conv"), "", "kernel rows and columns swapped"),
     ]  # fmt: skip

@@ -224,7 +224,9 @@ def rescaled(numbers: tuple[int, ...], change: Callable[[Any, int, str, Tensor],
     def plant(module: Any, place: Any) -> None:
         part = block(module, place)
         usual = part.layer_scale
-        part.layer_scale = lambda number, suffix, x: (change(part, number, suffix, x) if number in numbers else usual(number, suffix, x))
+        part.layer_scale = lambda number, suffix, x: (
+            change(part, number, suffix, x) if number in numbers else usual(number, suffix, x)
+        )
 
     return plant
 
@@ -238,7 +240,9 @@ def residuals() -> Iterator[Fault]:
         alone, doubled = joined(number, lambda x, updates: sum(updates)), joined(number, lambda x, updates: x + x + sum(updates))
         kind = what.lower()
         yield from in_blocks(f"{kind}-no-residual", f"residual missing: {what}", alone, name, f"residual missing: {what}")
-        yield from in_blocks(f"{kind}-residual-twice", f"residual doubled: {what}", doubled, name, f"residual added twice at {what}")
+        yield from in_blocks(
+            f"{kind}-residual-twice", f"residual doubled: {what}", doubled, name, f"residual added twice at {what}"
+        )
 
 
 def layer_scales() -> Iterator[Fault]:
@@ -284,7 +288,9 @@ def in_turn(*names: str) -> Plant:
 
 def branches() -> Iterator[Fault]:
     only, places = ("parallel",), in_blocks
-    yield from places("branches-in-turn", "branches in turn", in_turn("attn", "mlp"), at_block(".norm11"), "one after the other", only)
+    yield from places(
+        "branches-in-turn", "branches in turn", in_turn("attn", "mlp"), at_block(".norm11"), "one after the other", only
+    )
     told = "attentions one after the other"
     yield from places("attentions-in-turn", "attentions in turn", in_turn("attn"), at_block(".norm11"), told, only)
     yield from places("mlps-in-turn", "MLPs in turn", in_turn("mlp"), at_block(".norm21"), "MLPs one after the other", only)
@@ -406,7 +412,7 @@ SELECTIONS = (
     ("count-floor", "floor for ceil", counted(lambda rate, n: math.floor(rate * n)), "kept count: floor"),
     ("count-round", "round for ceil", counted(lambda rate, n: round(rate * n)), "kept count: (round|floor)"),
     ("count-class", "class token counted", counted(lambda rate, n: math.ceil(rate * (n + 1))), "kept count: (the class|one more)"),
-    ("count-more", "one token more", counted(lambda rate, n: math.ceil(rate * n) + 1), "kept count: (one more|the class token counted$)"),
+    ("count-more", "one token more", counted(lambda rate, n: math.ceil(rate * n) + 1), "kept count: (one more|the class token)"),
     ("count-less", "one token less", counted(lambda rate, n: math.ceil(rate * n) - 1), "kept count: (one less|floor|round)"),
     (
         "before-softmax", "scores before softmax",
@@ -422,7 +428,8 @@ SELECTIONS = (
     ),
     (
         "smallest", "smallest for largest",
-        method("chosen", lambda part: lambda scores, count: scores.topk(count, dim=1, largest=False).indices), "smallest for largest",
+        method("chosen", lambda part: lambda scores, count: scores.topk(count, dim=1, largest=False).indices),
+        "smallest for largest",
     ),
     ("off-by-one", "indices off by one", method("reorganized", shifted_gather), "indices off by one"),
     (
