@@ -45,7 +45,7 @@ class TestHonestPorts:
     def test_what_the_official_programs_computed_passes(self, case):
         wanted = case.entry["images"]
         model = reforg.create_model(case.entry["model"], weights=case.entry["weights"], dtype="float64", **case.entry["config"])
-        images = synthetic.images(tuple(wanted["shape"]), wanted["seed"]).astype(np.float64)
+        images = synthetic.images(tuple(wanted["shape"]), wanted["synthetic"]).astype(np.float64)
         report = reforg.verify(case.taps(), model, images, "float64")
         assert report.verdict == "equal", str(report)
         assert not report.unknown
@@ -134,7 +134,7 @@ class TestFaults:
 class TestMistakes:
     def test_of_the_user(self):
         model, images = made("deit3")
-        with pytest.raises(ConfigError, match="there is no precision .flaot32.; did you mean float32"):
+        with pytest.raises(ConfigError, match=r"there is no precision 'flaot32'; did you mean float32\?"):
             reforg.verify({"logits": np.zeros((2, 10))}, model, images, "flaot32")
         with pytest.raises(ConfigError, match="verify wants a model"):
             reforg.verify({"logits": np.zeros((2, 10))}, "deit3_small_patch16_224", images)
