@@ -86,7 +86,8 @@ class TestAnswers:
         picture = Image.fromarray(pixels)
         one, two, three = answers(model, ["photos/00.png", picture, pixels])
         assert one.labels == two.labels == three.labels
-        assert one.probabilities == two.probabilities == three.probabilities
+        for other in (two, three):  # the same within rounding: images of a batch may go through matrix products of other sizes
+            np.testing.assert_allclose(other.probabilities, one.probabilities, rtol=1e-5)
 
     def test_of_equally_likely_classes_the_lower_comes_first(self, model):
         weights = model.weights | {"head.weight": np.zeros((10, 96), np.float32), "head.bias": np.zeros(10, np.float32)}
