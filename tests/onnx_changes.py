@@ -35,6 +35,22 @@ def with_names(path: Path, change: dict[str, str]) -> Path:
     return path
 
 
+def with_fused_biases(path: Path) -> Path:
+    """The same graph, in which GELUs add the bias of the layer before them, as onnxruntime's optimiser has it."""
+    model = onnx.load(path)
+    graph = model.graph
+    sums = {node.output[0]: node for node in graph.node if node.op_type == "Add"}
+    weights = {one.name for one in graph.initializer}
+    for node in [node for node in graph.node if node.op_type == "Gelu"]:
+        operands = sorted(sums[node.input[0]].input, key=weights.__contains__)
+        graph.node.remove(sums[node.input[0]])
+        del node.attribute[:]
+        node.op_type, node.domain, node.input[:] = "BiasGelu", "com.microsoft", operands
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    onnx.save(model, path)
+    return path
+
+
 def optimised(path: Path, level: str) -> Path:
     """What onnxruntime makes of the graph."""
     options = onnxruntime.SessionOptions()

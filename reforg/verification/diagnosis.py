@@ -22,6 +22,7 @@ from reforg.verification.variants import TABLE, Variant
 NEARER = 0.9  # of the squared error that was: what a variant leaves of it at most
 SAME = 1.05  # squared errors that differ by less are of the same variant under two names
 BLOCKS = ("vit.block", "shunted.block")
+LAST_NORMS = {"vit.classify": "norm", "shunted.classify": "norm4"}
 OUTPUTS = {"vit.embed": "embedded", "shunted.stem": "patch_embed1"}  # of units without a path of their own
 
 
@@ -56,14 +57,33 @@ def _judged(session: Session, call: Call) -> Any:
     if not plain.faults:
         session.adopt(plain.session)
         return _result(session, call, plain)
+    pooled = _norm_of_pooled(session, call)
+    if pooled is not None:
+        session.adopt(pooled.session)
+        return _result(session, call, pooled)
     attempts = [plain, *(_assuming(session, call, assumed) for assumed in _assumptions(session, call))]
     fewest = min(len(attempt.faults) for attempt in attempts)
     best = _most_explained([attempt for attempt in attempts if len(attempt.faults) == fewest], call)
     if len(best.faults) > 1:
-        best = _single_cause(session, call, plain) or best
+        best = _single_cause(session, call, plain, len(best.faults)) or best
     _name(best, plain)
     session.adopt(best.session)
     return _result(session, call, best)
+
+
+def _norm_of_pooled(session: Session, call: Call) -> Attempt | None:
+    """The classifier where the last norm was taken of pooled tokens, as its shape tells: one cause for both."""
+    norm = LAST_NORMS.get(call.kind)
+    place = next((n for n, entry in enumerate(session.log) if entry.name == norm and not entry.passed), None)
+    if place is None or session.log[place].comparison.got.ndim == 3:
+        return None
+    for variant in TABLE[call.kind]:
+        trial = _attempt(session.fork(overrides={call.key: variant.step}), call)
+        if variant.label.startswith("norm after pooling") and trial.whole and not trial.faults:
+            entry, trial.session.overrides = trial.session.log[place], session.overrides
+            trial.session.log[place] = replace(entry, comparison=entry.comparison.named(explanation=variant.label))
+            return trial
+    return None
 
 
 def _result(session: Session, call: Call, attempt: Attempt) -> Any:
@@ -93,7 +113,7 @@ def _attempt(session: Session, call: Call) -> Attempt:
 def _broken(call: Call, error: Exception) -> Comparison:
     name = call.path or OUTPUTS.get(call.kind, call.kind)
     difference = Difference(name, name, INFINITE, 0.0, None, (), (), note=f"cannot be replayed: {error!s:.200}")
-    return Comparison(difference, np.zeros(0), Uncertain(np.zeros(0), None, None))  # type: ignore[arg-type]
+    return Comparison(difference, np.zeros(0), Uncertain(np.zeros(0), None, None, 0.0))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -237,33 +257,39 @@ def _nearer(trial: Comparison, before: Comparison) -> bool:
 
 def _scope(call: Call, observation: Observation, unit: Call) -> Call:
     """The smallest step that holds both a call and the observation."""
-    if call in observation.stack:
+    if call in observation.stack and not observation.name.endswith(".kept"):  # a choice shows in the rows that follow
         return call
     shared = [parent for parent in call.parents if parent in observation.stack]
     return shared[-1] if shared else (call.parents[0] if call.parents else unit)
 
 
-def _single_cause(session: Session, call: Call, plain: Attempt) -> Attempt | None:
-    """The unit with one variant in place that leaves no fault, where as it stands it has several."""
+def _single_cause(session: Session, call: Call, plain: Attempt, most: int) -> Attempt | None:
+    """The unit with one variant in place that explains two of its `most` faults or more, all of them if one does."""
     steps = {step.key: step for fault in plain.faults for step in (*fault.calls, *fault.stack)}
+    known, best = {fault.name for fault in plain.faults}, None
     for step in steps.values():
         for variant in TABLE.get(step.kind, ()):
             trial = _attempt(session.fork(overrides={step.key: variant.step}), call)
-            if trial.whole and not trial.faults:
-                return _with_one_fault(session, trial, plain, (variant.label, variant.operation(step.path)))
-    return None
+            if not trial.whole or len(trial.faults) > most - 2 or not {fault.name for fault in trial.faults} <= known:
+                continue
+            best, most = (trial, variant.label, variant.operation(step.path)), len(trial.faults) + 1
+            if not trial.faults:
+                return _with_one_fault(session, call, plain, *best)
+    return best and _with_one_fault(session, call, plain, *best)
 
 
-def _with_one_fault(session: Session, trial: Attempt, plain: Attempt, told: tuple[str, str]) -> Attempt:
-    """The attempt that a variant explains whole, with the first of the faults that it explains on its record."""
-    first = plain.faults[0]
-    label, operation = told
+def _with_one_fault(session: Session, call: Call, plain: Attempt, trial: Attempt, label: str, operation: str) -> Attempt:
+    """The attempt in which a variant explains several faults, with the first of these on its record; the others explained."""
+    _explain_all(trial, call)
+    left = {fault.name for fault in trial.faults}
+    first = next((fault for fault in plain.faults if fault.name not in left), plain.faults[0])
     fault = replace(first, comparison=first.comparison.named(explanation=label, operation=operation))
-    place = next((n for n in range(trial.start, len(trial.session.log)) if trial.session.log[n].name == first.name), None)
+    log = trial.session.log
+    place = next((n for n in range(trial.start, len(log)) if log[n].name == first.name), None)
     if place is None:
-        trial.session.log.insert(trial.start, fault)
+        log.insert(trial.start, fault)
     else:
-        trial.session.log[place] = fault
+        log[place] = fault
     trial.session.overrides = session.overrides
     return trial
 

@@ -130,6 +130,7 @@ def _stage(steps: Steps, config: ShuntedConfig, stage: int, convolution: str, lo
         _shunted_attention(steps, path, arrived, len(config.reductions(stage)))
         _detail_mlp(steps, path)
         arrived = path
+    steps.same(f"{embedding}.norm", embedding)
     following = steps.read(f"patch_embed{stage + 2}.proj") if stage < 3 else steps.read("head") or logits
     source = steps.normed_by(following, POOLS)
     steps.put(norm, steps.before(norm, following, POOLS))

@@ -79,10 +79,13 @@ def _unary(graph: Graph, name: str) -> Iterator[str]:
 
 
 def _with_affine(graph: Graph, name: str) -> str:
-    """The tensor after its gain and its bias, where it has them."""
-    width = graph.shapes.get(name, (0,))[-1]
+    """The tensor after its gain and its bias, where it has them, whichever axis they lie along."""
     for kind in ("Mul", "Add"):
-        after = [node for node in graph.readers(name) if node.kind == kind and graph.vector(node.other(name), width)]
-        if len(after) == 1:
-            name = after[0].output
+        found = [
+            node.output
+            for given in graph.relaid(name)
+            for node in graph.readers(given)
+            if node.kind == kind and any(graph.vector(node.other(given), size) for size in graph.shapes.get(given, ()) if size > 1)
+        ]
+        name = found[0] if len(found) == 1 else name
     return name

@@ -89,9 +89,23 @@ def _parsed(onnx: Any, path: Path, label: str) -> Any:
     """The file's model; nothing beside the file is read."""
     content = _content(path, label)
     try:
-        return onnx.load_model_from_string(content)
+        model = onnx.load_model_from_string(content)
+        whole = all(isinstance(text, str) for text in _texts(model))
     except Exception as error:  # whatever protobuf says of bytes that are no model
         raise ConfigError(f"{label} is no ONNX file: {_reason(error)}") from error
+    if not whole:
+        raise ConfigError(f"{label} is no ONNX file: a text in it is not UTF-8")
+    return model
+
+
+def _texts(message: Any) -> Iterator[Any]:
+    """Every text in a message of protobuf, which hands out bytes where they are no UTF-8."""
+    for field, value in message.ListFields():
+        if field.type == field.TYPE_STRING:
+            yield from (value,) if isinstance(value, str | bytes) else value
+        elif field.type == field.TYPE_MESSAGE:
+            for part in (value,) if hasattr(value, "ListFields") else value:
+                yield from _texts(part)
 
 
 def _content(path: Path, label: str) -> bytes:
@@ -198,7 +212,8 @@ def _session(runtime: Any, model: Any, path: Path, label: str) -> Any:
     options.log_severity_level = SILENT
     options.add_session_config_entry(FOLDER, str(path.parent.resolve()))
     try:
-        return runtime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        content, providers = model.SerializeToString(), ["CPUExecutionProvider"]
+        return runtime.InferenceSession(content, options, providers=providers, enable_fallback=0)  # which would print
     except Exception as error:
         raise ConfigError(f"{label} cannot be run: {_reason(error)}") from error
 
@@ -252,8 +267,6 @@ def _stored(onnx: Any, tensor: Any, place: Place | None) -> Values:
         values: Values = onnx.numpy_helper.to_array(tensor)
         return values
     kind = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))
-    if place.length != prod(tensor.dims) * kind.itemsize:
-        raise ValueError(f"{place.length:,} bytes for the shape {tuple(tensor.dims)}")
     empty = np.empty(0, np.uint8)
     content = np.memmap(place.path, np.uint8, "r", place.offset, (place.length,)) if place.length else empty
     mapped: Values = content.view(kind).reshape(tensor.dims)

@@ -52,10 +52,7 @@ class Steps:
         products = self.layers.products.get(path, ())
         name = follower if path in self.layers.folded and follower else path
         *leading, width = self.shapes.get(name, (0,))
-        if "Conv" in "".join(product.node.kind for product in products):
-            shape = self.shapes.get(name, ())
-        else:
-            shape = (*leading, width // max(1, len(products)))
+        shape = (*leading, width // max(1, len(products)))
         if not any(product.node.kind in ACTIVATED or self._takes_bias(product.output) for product in products):
             self.put(name, tuple(self.graph.fitting(self.graph.relaid(product.output), shape) for product in products))
 
@@ -127,8 +124,6 @@ class Steps:
                 self.put(f"{path}.scores", self.before(f"{path}.scores", node.inputs[0]))
                 self.put(f"{path}.probs", self.after(f"{path}.probs", node.output))
                 self._context(f"{path}.context", node.output)
-            elif node.kind == "Attention":
-                self.put(f"{path}.context", self.after(f"{path}.context", node.output))
 
     def _mixes(self, node: Node) -> bool:
         """Whether it is a product of two values, neither constant."""

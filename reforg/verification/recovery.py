@@ -15,6 +15,8 @@ from reforg.verification.uncertain import Uncertain, Values
 if TYPE_CHECKING:
     from reforg.verification.replay import Session
 
+CLEAR = 64.0  # squared values in units of their variance; of less, nothing is left but rounding
+
 
 def after_attention(session: "Session", path: str) -> Uncertain | None:
     """[B, N', C]: the output of the block `path` less what its MLP adds to it; None where the candidate lacks one of them."""
@@ -39,7 +41,7 @@ def _less(session: "Session", total: Uncertain | None, path: str, module: str, n
         rounding = session.rounding
         own = (rounding.squares(total.value) + rounding.squares(update)) * rounding.kind(rounding.stored)
         total = Uncertain(total.value - update, total.spread + own + rounding.kind(rounding.floor), rounding)
-    return total
+    return total if np.mean(np.square(total.value)) > CLEAR * np.mean(total.spread, dtype=np.float64) else None
 
 
 def _update(session: "Session", path: str, module: str, number: int, branch: str) -> Values | None:

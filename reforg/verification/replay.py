@@ -168,14 +168,14 @@ class Session:
         if supplied:
             self.since = []
         if own is not None:
-            return own
+            return _surer(own, predicted) if comparison.passed else own
         return self._held(comparison) if _can_go_on(comparison) else predicted
 
     def _held(self, comparison: Comparison) -> Uncertain:
         """The candidate's value, the same object every time, by which steps that read it are known again."""
         key = (comparison.difference.name, comparison.difference.note)
         if key not in self.exact:
-            self.exact[key] = self.rounding.exact(comparison.got)
+            self.exact[key] = Uncertain(comparison.got, None, self.rounding, comparison.predicted.relative)
         return self.exact[key]
 
     def note(self, comparison: Comparison) -> None:
@@ -250,6 +250,13 @@ class Memory:
 REMEMBERED = ("vit.self_attention", "vit.mlp", "shunted.shunted_attention", "shunted.detail_mlp")
 UNITS = ("vit.embed", "vit.block", "vit.classify", "shunted.stem", "shunted.embed", "shunted.block", "shunted.classify")
 """The pieces whose faults are judged together; a layer outside of them is judged alone."""
+
+
+def _surer(own: Uncertain, predicted: Uncertain) -> Uncertain:
+    """Of two values that agree, for each element the one that is known more closely."""
+    closer = own.spread < predicted.spread
+    value, variance = np.where(closer, own.value, predicted.value), np.where(closer, own.spread, predicted.spread)
+    return Uncertain(value, variance, own.rounding, own.relative)
 
 
 def _can_go_on(comparison: Comparison) -> bool:

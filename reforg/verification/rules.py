@@ -8,6 +8,7 @@ import math
 from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from reforg.arrays import Array
 from reforg.ops import REFERENCE, Ops, Trace, basic, conv, untraced
@@ -86,7 +87,7 @@ def layer_norm(x: Uncertain, weight: Uncertain, bias: Uncertain, eps: float) -> 
     gain = rounding.squares(weight.value / deviation)
     spread = rounding.squares(scaled) * (of_deviation.astype(kind) + kind(2 * rounding.stored))
     spread += of_centred * gain + rounding.squares(bias.value) * kind(rounding.stored)
-    return rounding.rounded(scaled + bias.value, spread, rounding.stored)
+    return rounding.rounded(scaled + bias.value, spread, x.relative)  # torch on a CPU returns what it reads
 
 
 def batch_norm(x: Uncertain, weight: Uncertain, bias: Uncertain, mean: Uncertain, variance: Uncertain, eps: float) -> Uncertain:
@@ -170,9 +171,29 @@ def resampled(x: Uncertain, size: tuple[int, int], method: str = "bicubic", anti
     rounding = x.rounding
     y = resize(x.value, size, method, antialias)
     relative = max(rounding.stored, 2.0**-48 / 3)
-    own = rounding.squares(x.value) * rounding.kind(16 * relative) + 2 * x.spread
-    near: Variances = resize(own, size, "bilinear", antialias)
-    return rounding.rounded(y, near, relative)
+    squares = rounding.squares(x.value)
+    near: Variances = resize(squares * rounding.kind(16 * relative) + 2 * x.spread, size, "bilinear", antialias)
+    slope: Variances = resize(_around(squares), size, "bilinear", antialias)
+    moved = _of_coordinates(x.shape[2:], size) * max(rounding.sums, 2.0**-48 / 3)
+    return rounding.rounded(y, near + slope * moved.astype(rounding.kind), relative)
+
+
+def _around(squares: Variances) -> Variances:
+    """[B, C, H, W] -> the same, each the largest of what lies within one step of it: what a kernel of four taps reads there."""
+    for axis in (2, 3):
+        padded = np.pad(squares, [(1, 1) if axis == other else (0, 0) for other in range(4)])
+        squares = sliding_window_view(padded, 3, axis).max(axis=-1)
+    return squares
+
+
+def _of_coordinates(source: tuple[int, ...], size: tuple[int, int]) -> Values:
+    """(H', W'): squared source coordinates of both axes, times the squared slope of the kernel between its neighbours.
+
+    A program rounds the ratio of the sizes, its product with the target's coordinate and their difference: three roundings of a
+    number as large as the coordinate, each of which moves the point where the table is read.
+    """
+    rows, columns = (3 * ((np.arange(new) + 0.5) * (old / new) + 1) ** 2 for old, new in zip(source, size, strict=True))
+    return 4 * (rows[:, None] + columns)
 
 
 def rank(scores: Uncertain) -> Any:

@@ -53,7 +53,7 @@ class Rounding:
     def rounded(self, value: Values, variance: Variances | None, relative: float) -> "Uncertain":
         """A result with the variance of what it was made from, and that of its own rounding."""
         own = self.squares(value) * self.kind(relative) + self.kind(self.floor)
-        return Uncertain(value, own if variance is None else own + variance, self)
+        return Uncertain(value, own if variance is None else own + variance, self, min(relative, self.product))
 
     def summed(self, count: int, squares: Variances, total: Values) -> Variances:
         """Variance of adding `count` terms one after the other, given the sum of their squares and their sum.
@@ -103,15 +103,19 @@ class Rounding:
 
 
 class Uncertain:
-    """Values in float64 and the variance of a port's error in each; None where it has none."""
+    """Values in float64 and the variance of a port's error in each; None where it has none.
 
-    __slots__ = ("rounding", "value", "variance")
+    relative: that of rounding to the format which the port has them in: of two that are added, the finer one is the result's.
+    """
+
+    __slots__ = ("relative", "rounding", "value", "variance")
     __array_ufunc__ = None  # NumPy leaves mixed sums and products to this class
 
-    def __init__(self, value: Values, variance: Variances | None, rounding: Rounding) -> None:
+    def __init__(self, value: Values, variance: Variances | None, rounding: Rounding, relative: float | None = None) -> None:
         self.value = value
         self.variance = variance
         self.rounding = rounding
+        self.relative: float = rounding.stored if relative is None else relative
 
     def __array_namespace__(self, api_version: str | None = None) -> Rounding:
         return self.rounding
@@ -139,28 +143,28 @@ class Uncertain:
 
     def moved(self, move: Any) -> "Uncertain":
         """The same after a change that only moves elements."""
-        return Uncertain(move(self.value), None if self.variance is None else move(self.variance), self.rounding)
+        return Uncertain(move(self.value), None if self.variance is None else move(self.variance), self.rounding, self.relative)
 
     def __getitem__(self, key: Any) -> "Uncertain":
         return self.moved(lambda part: part[key])
 
     def __add__(self, other: "Uncertain") -> "Uncertain":
-        return self._combined(self.value + other.value, self.read, other.read)
+        return self._combined(self.value + other.value, other.relative, self.read, other.read)
 
     def __sub__(self, other: "Uncertain") -> "Uncertain":
-        return self._combined(self.value - other.value, self.read, other.read)
+        return self._combined(self.value - other.value, other.relative, self.read, other.read)
 
     def __mul__(self, other: "Uncertain") -> "Uncertain":
         squares = self.rounding.squares
         mine = None if self.variance is None else self.variance * squares(other.value)
         others = None if other.variance is None else other.variance * squares(self.value)
-        return self._combined(self.value * other.value, mine, others)
+        return self._combined(self.value * other.value, other.relative, mine, others)
 
     def __truediv__(self, number: float) -> "Uncertain":
         variance = None if self.variance is None else self.variance / self.rounding.kind(number * number)
-        return self._combined(self.value / number, variance, None)
+        return self._combined(self.value / number, self.relative, variance)
 
-    def _combined(self, value: Values, *variances: Variances | None) -> "Uncertain":
+    def _combined(self, value: Values, relative: float, *variances: Variances | None) -> "Uncertain":
         found = [variance for variance in variances if variance is not None]
         total = sum(found[1:], found[0]) if found else None
-        return self.rounding.rounded(value, total, self.rounding.stored)
+        return self.rounding.rounded(value, total, min(self.relative, relative))

@@ -115,6 +115,7 @@ def _explained_everywhere(outcome: _Outcome, far: Observation, images: Any) -> _
     One image tells as much as all of them. Each variant is looked at without variances first.
     """
     session, one = outcome.session, slice(1)
+    others = {fault.name for fault in outcome.faults} - {far.name}
     before = _squares(session.alone({}, one, plain=True), far.name, images[one])
     for kind in dict.fromkeys(call.kind for call in far.calls):
         for variant in TABLE.get(kind, ()):
@@ -122,7 +123,7 @@ def _explained_everywhere(outcome: _Outcome, far: Observation, images: Any) -> _
             if not _squares(session.alone(places, one, plain=True), far.name, images[one]) < NEARER * before:
                 continue
             again = _run(session.alone(places, one), images[one])
-            if not again.faults and not again.stopped:
+            if not again.stopped and {fault.name for fault in again.faults} <= others:
                 told = far.comparison.named(explanation=f"{variant.label}, everywhere")
                 session.log = [replace(entry, comparison=told) if entry is far else entry for entry in session.log]
                 return outcome

@@ -24,7 +24,8 @@ def known(families: list[str] | None) -> list[Fault]:
     shunted = [family.startswith("shunted") for family in families or ("evit", "shunted")]
     names = (*(() if all(shunted) else VITS), *(SHUNTEDS if any(shunted) else ()))
     modules = [importlib.import_module(name) for name in names if (here / f"{name}.py").exists()]
-    return [fault for module in modules for fault in (*getattr(module, "FAULTS", ()), *getattr(module, "PAIRS", ()))]
+    faults = [fault for module in modules for fault in (*getattr(module, "FAULTS", ()), *getattr(module, "PAIRS", ()))]
+    return list({(fault.family, fault.id): fault for fault in faults}.values())  # a file of pairs also has the single ones
 
 
 def chosen(faults: Iterable[Fault], arguments: argparse.Namespace) -> Iterator[Fault]:

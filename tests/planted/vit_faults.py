@@ -442,10 +442,6 @@ FUSIONS = (
     ("fused-normalised", "fused token divided by the sum", method("fused", normalised), "divided by the sum"),
     ("fused-average", "fused token a plain average", method("fused", lambda part: average_of_dropped), "plain average"),
     ("fused-missing", "fused token missing", method("fuses", lambda part: False), "fused token missing"),
-    (
-        "kept-from-before", "kept tokens from before attention's residual, the fused one from behind",
-        method("gathered", lambda part: lambda before, patches, kept: taken(before, kept)), "before attention's residual",
-    ),
     ("fused-of-kept", "fused token of the kept tokens", method("fused", lambda part: of_kept), "of the kept tokens"),
 )  # fmt: skip
 PLACES_OF_COUNTS = {  # where another rule makes another number
@@ -521,7 +517,7 @@ def resamplings() -> Iterator[Fault]:
         for kind, plant, explanation in (
             ("antialias", resampled(antialias=not antialiased), f"bicubic {other} antialiasing"),
             ("align-corners", resampled(align_corners=True, antialias=False), "bicubic with align_corners"),
-            ("bilinear", resampled(mode="bilinear"), "bilinear" + (" with antialiasing" if antialiased else "$")),
+            ("bilinear", resampled(mode="bilinear"), "bilinear( with antialiasing)?$"),
         ):
             for size in (64 * 3, 64 * 2) if family == "hmlp" else (16, 32):
                 label = f"positions resampled to {size} pixels: {kind}"

@@ -117,10 +117,10 @@ class Block(nn.Module):
         return self.get_parameter(gain(number, suffix)) * x if self.scaled else x
 
     def join1(self, x: Tensor, updates: list[Tensor]) -> Tensor:
-        return x + sum(updates)
+        return sum(updates, x)
 
     def join2(self, x: Tensor, updates: list[Tensor]) -> Tensor:
-        return x + sum(updates)
+        return sum(updates, x)
 
     def count(self, candidates: int) -> int:
         return math.ceil(self.rate * candidates)
