@@ -15,6 +15,7 @@ from reforg.ops import REFERENCE, Ops, Trace, basic, conv, untraced
 from reforg.ops.resize import resize
 from reforg.verification.uncertain import Rounding, Uncertain, Values, Variances
 
+REACH = 64.0  # squared values in units of their variance that an error may turn to the other sign
 PASSES = 2.0  # roundings of a function's elementary operations, whose errors add up to about twice the result's own
 OF_ERF = 2.0**-24  # half of erf's error in programs for float32 that pass for exact; torch's is at most 12 times as much
 GAUSS = 1 / math.sqrt(2 * math.pi)
@@ -28,23 +29,24 @@ def _product(x: Uncertain, count: int, y: Values, apply: Any) -> Uncertain:
     share = rounding.kind(2 * rounding.operand + rounding.sums * count / 2)
     inner = rounding.squares(x.value) * share
     variance = apply(inner if x.variance is None else inner + x.variance)
-    total = rounding.kind(rounding.product + rounding.sums * count / 3) * rounding.squares(y)
+    total = rounding.kind(rounding.product + rounding.shared + rounding.sums * count / 3) * rounding.squares(y)
     return Uncertain(y, variance + total, rounding)
 
 
-def _shifted(y: Uncertain, bias: Uncertain | None, shape: tuple[int, ...]) -> Uncertain:
-    """Y + bias, rounded as a product is."""
+def _shifted(y: Uncertain, bias: Uncertain | None, shape: tuple[int, ...], count: int) -> Uncertain:
+    """Y + bias, rounded as a product is. Sums of `count` terms may start from the bias, which is then in every partial sum."""
     if bias is None:
         return y
     rounding, term = y.rounding, bias.value.reshape(shape)
-    return rounding.rounded(y.value + term, y.spread + rounding.squares(term) * rounding.kind(rounding.product), rounding.product)
+    own = rounding.squares(term) * rounding.kind(rounding.product + rounding.sums * count)
+    return rounding.rounded(y.value + term, y.spread + own, rounding.product)
 
 
 def linear(x: Uncertain, weight: Uncertain, bias: Uncertain | None = None) -> Uncertain:
     """[..., I], [O, I], [O] -> [..., O]."""
     squares = x.rounding.squares(weight.value)
     y = basic.linear(x.value, weight.value)
-    return _shifted(_product(x, weight.shape[1], y, lambda part: basic.linear(part, squares)), bias, (-1,))
+    return _shifted(_product(x, weight.shape[1], y, lambda part: basic.linear(part, squares)), bias, (-1,), weight.shape[1])
 
 
 def conv2d(x: Uncertain, weight: Uncertain, bias: Uncertain | None = None, stride: int = 1, padding: int = 0) -> Uncertain:
@@ -53,7 +55,7 @@ def conv2d(x: Uncertain, weight: Uncertain, bias: Uncertain | None = None, strid
     y = conv.conv2d(x.value, weight.value, None, stride, padding)
     count = math.prod(weight.shape[1:])
     return _shifted(
-        _product(x, count, y, lambda part: conv.conv2d(part, squares, None, stride, padding)), bias, (-1, 1, 1)
+        _product(x, count, y, lambda part: conv.conv2d(part, squares, None, stride, padding)), bias, (-1, 1, 1), count
     )  # fmt: skip
 
 
@@ -63,7 +65,7 @@ def depthwise_conv2d(x: Uncertain, weight: Uncertain, bias: Uncertain | None = N
     y = conv.depthwise_conv2d(x.value, weight.value, None, padding)
     count = math.prod(weight.shape[2:])
     return _shifted(
-        _product(x, count, y, lambda part: conv.depthwise_conv2d(part, squares, None, padding)), bias, (-1, 1, 1)
+        _product(x, count, y, lambda part: conv.depthwise_conv2d(part, squares, None, padding)), bias, (-1, 1, 1), count
     )  # fmt: skip
 
 
@@ -118,9 +120,12 @@ def gelu(x: Uncertain) -> Uncertain:
 
 
 def relu(x: Uncertain) -> Uncertain:
-    """[...] -> [...], exact."""
-    positive = x.value > 0
-    return Uncertain(x.value * positive, None if x.variance is None else x.variance * positive, x.rounding)
+    """[...] -> [...], exact; what is negative by no more than its error may be positive in the port."""
+    value = np.maximum(x.value, 0)
+    if x.variance is None:
+        return Uncertain(value, None, x.rounding, x.relative)
+    passed = (x.value > 0) | (x.rounding.squares(x.value) < REACH * x.variance)
+    return Uncertain(value, x.variance * passed, x.rounding, x.relative)
 
 
 def erf(x: Uncertain) -> Uncertain:

@@ -34,6 +34,10 @@ class Rounding:
         self.operand, self.product, self.stored, self.sums = (
             own * unit(name) ** 2 / 3 for name in (precision.operand, precision.product, precision.stored, precision.sums)
         )
+        self.shared = 0.0  # squared relative error that all products of a sum have in common
+        if precision.operand == "tf32":  # tensor cores cut off what does not fit: errors between 0 and 2 u, all towards zero
+            self.operand *= 4
+            self.shared = 1.5 * self.operand  # significands spread evenly over their logarithms are 0.72 u too small, twice
         self.floor = max(smallest(name) for name in (precision.product, precision.stored)) ** 2 / 3
         self.kind = np.float64 if precision.name == "float64" else np.float32  # of variances; float32 ends at 1e-38
 
