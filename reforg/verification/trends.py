@@ -5,15 +5,16 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from reforg.verification.comparison import MOST, Comparison, variance_of
-from reforg.verification.precision import Precision, unit
+from reforg.verification.precision import unit
 from reforg.verification.uncertain import Values, Variances
 
 if TYPE_CHECKING:
     from reforg.verification.replay import Call
 
-BIAS = 2.0  # unit roundoffs of the accumulators' format: by as much may an honest norm be off in every token alike
+BIAS = 2.0  # unit roundoffs of the accumulators' format: by as much may an honest deviation be off in every token alike
 FEWEST = 8  # tokens that a trend is told by, counted by how much they weigh
 
 
@@ -48,18 +49,43 @@ def trend(errors: Values, direction: Values, size: Values, variance: Variances) 
 def of_epsilon(comparison: Comparison, net: Any, path: str, x: Any, eps: float) -> Trend | None:
     """By how much a norm's epsilon is another; the derivative of (x - mean)/sqrt(var + eps) g is that over -2 (var + eps)."""
     bias = net.parameters(path)[1]
-    scaled = comparison.predicted.value - (0.0 if bias is None else bias.value)
-    spread = np.var(x.value, axis=-1, keepdims=True) + eps
-    errors = comparison.got - comparison.predicted.value
-    return trend(errors, scaled / (-2 * spread), scaled, variance_of(comparison.predicted))
+    shift = np.zeros(()) if bias is None else bias.value
+    scaled = comparison.predicted.value - shift
+    direction = scaled / (-2 * (np.var(x.value, axis=-1, keepdims=True) + eps))
+    variance = variance_of(comparison.predicted)
+    found = trend(comparison.got - comparison.predicted.value, direction, scaled, variance)
+    if found is None or abs(found.amount) <= MOST * found.deviation:
+        return None
+    common = np.sqrt(3 * comparison.predicted.relative) * alike(comparison.got, direction, scaled, shift, variance)
+    return replace(found, deviation=float(np.hypot(found.deviation, common)))
+
+
+def alike(got: Values, direction: Values, scaled: Values, shift: Values, variance: Variances) -> float:
+    """The deviation of the amount, in unit roundoffs, by what several tokens have in common and is rounded alike in them.
+
+    Gain and bias are the same in all tokens; a product and a result in those where the channel's result is the same.
+    """
+    rows, ways, sizes = (part.reshape(-1, part.shape[-1]) for part in (got, direction, scaled))
+    weights = 1 / np.mean(variance.reshape(rows.shape), axis=1, keepdims=True, dtype=np.float64)
+    total = float(np.sum(weights * ways * ways))
+    effects = [np.sum(weights * ways * of_rounding, axis=0) for of_rounding in (sizes, np.broadcast_to(shift, sizes.shape))]
+    groups = _groups(rows)
+    effects += [np.bincount(groups, (weights * ways * of_rounding).ravel()) for of_rounding in (sizes, rows)]
+    return float(np.sqrt(sum(float(np.sum(effect * effect)) for effect in effects) / 3)) / total
+
+
+def _groups(rows: Values) -> npt.NDArray[np.intp]:
+    """For each element of (T, C), row by row, the number of its group: those of a channel that are equal."""
+    order = np.argsort(rows, axis=0, kind="stable")
+    ordered = np.take_along_axis(rows, order, axis=0)
+    new = np.ones(rows.shape, dtype=np.intp)
+    new[1:] = ordered[1:] != ordered[:-1]
+    numbers = np.empty(rows.shape, dtype=np.intp)
+    np.put_along_axis(numbers, order, np.cumsum(new.T).reshape(new.T.shape).T - 1, axis=0)
+    return numbers.ravel()
 
 
 DIRECTIONS: dict[str, Callable[..., Trend | None]] = {"layer_norm": of_epsilon}
-
-
-def _shared(precision: Precision, channels: int) -> float:
-    """The relative error that all tokens of an honest norm may share: the deviation's, and that of rounding weights and biases."""
-    return BIAS * unit(precision.sums) + MOST * unit(precision.stored) * float(np.sqrt(2 / (3 * channels)))
 
 
 def sharpened(comparison: Comparison, call: "Call", net: Any) -> Comparison:
@@ -67,7 +93,7 @@ def sharpened(comparison: Comparison, call: "Call", net: Any) -> Comparison:
     if call.kind not in DIRECTIONS or call.path != comparison.difference.name or not comparison.passed:
         return comparison
     found = DIRECTIONS[call.kind](comparison, net, *call.arguments)
-    allowed = _shared(net.session.rounding.precision, comparison.got.shape[-1])
+    allowed = BIAS * unit(net.session.rounding.precision.sums)
     if found is None or abs(found.amount) <= MOST * found.deviation or found.effect <= allowed:
         return comparison
     scale = float(np.max(np.abs(comparison.predicted.value))) or 1.0

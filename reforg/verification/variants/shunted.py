@@ -11,9 +11,10 @@ from reforg.config import ShuntedConfig
 from reforg.ops import mean, merge_heads, split_heads, to_maps, to_tokens, within
 from reforg.shunted import STEM_EPS, Grid
 from reforg.verification.uncertain import Uncertain
-from reforg.verification.variants.table import variant
+from reforg.verification.variants.table import Inapplicable, variant
 
 ATTENTION, MLP, BLOCK = "shunted.shunted_attention", "shunted.detail_mlp", "shunted.block"
+Order = Callable[[list[Any]], list[Any]]
 Enhance = Callable[[Uncertain, Uncertain, Uncertain, bool], tuple[Uncertain, Uncertain, Uncertain | None]]
 
 
@@ -46,10 +47,11 @@ def _to_output(keys: Uncertain, values: Uncertain, local: Uncertain, whole: bool
     return keys, values, local
 
 
-def _resized(local: Uncertain, count: int) -> Uncertain:
-    """A map of reduced tokens repeated to the queries' number, as far as that goes."""
-    repeats = -(-count // local.shape[1])
-    return local.moved(lambda part: np.repeat(part, repeats, axis=1)[:, :count])
+def _resized(local: Uncertain, reduced: Grid, grid: Grid) -> Uncertain:
+    """A map over reduced tokens as one over all of them: each takes the value of what it was merged into."""
+    (rows, columns), (height, width) = reduced, grid
+    places = (np.arange(height) * rows // height)[:, None] * columns + np.arange(width) * columns // width
+    return local.moved(lambda part: part[:, places.ravel()])
 
 
 def _halves(kv: Uncertain, group: int) -> tuple[Uncertain, Uncertain]:
@@ -70,33 +72,39 @@ def _by_heads(kv: Uncertain, group: int) -> tuple[Uncertain, Uncertain]:
     return parts[0], parts[1]
 
 
-def _in_order(parts: list[Uncertain]) -> list[Uncertain]:
+def _in_order(parts: list[Any]) -> list[Any]:
     return parts
 
 
 def attention(
     net: Any, path: str, x: Uncertain, grid: Grid, num_heads: int, reductions: tuple[int, ...], enhance: Enhance = _right,
-    halves: Any = _halves, order: Callable[[list[Uncertain]], list[Uncertain]] = _in_order, crossed: bool = False,
+    only: int | None = None, halves: Any = _halves, order: Order = _in_order, crossed: bool = False,
     scale: Callable[[int, int], float] = lambda depth, width: depth**-0.5, merge: Any = merge_heads, reduce: Any = None,
-    taken: Callable[[int, int], int] = lambda branch, count: branch, soft: Any = None, local_of: str = "values",
+    read: Order = _in_order, taken: Order = _in_order, seen: Order = _in_order, soft: Any = None, local_of: str = "values",
 ) -> Any:  # fmt: skip
-    """The reference's attention with other enhancements, halves, scales, orders of heads, reductions."""
+    """The reference's attention with other enhancements (in all branches or in one), halves, scales, orders of heads, reductions.
+
+    read, taken, seen: what the branches' kv layers read, what their local convolutions, what their queries.
+    """
     whole, group = reductions == (1,), num_heads // len(reductions)
     names = [str(number) for number in range(1, len(reductions) + 1)] if len(reductions) > 1 else [""]
+    if len(names) == 1 and (only is not None or {read, taken, seen} != {_in_order}):
+        raise Inapplicable("all heads see the same keys")
     (queries,) = split_heads(net.linear(f"{path}.q", x), 1, num_heads)
-    sources = [(x, grid)] if whole else (reduce or shunted.reduce_all)(net, path, to_maps(x, grid), reductions)
-    projected = [net.linear(f"{path}.kv{name}", source) for name, (source, _) in zip(names, sources, strict=True)]
-    context = []
-    for branch, name in enumerate(names):
-        kv, reduced = projected[taken(branch, len(names))], sources[taken(branch, len(names))][1]
+    sources = read([(x, grid)] if whole else (reduce or shunted.reduce_all)(net, path, to_maps(x, grid), reductions))
+    projected = taken([(net.linear(f"{path}.kv{name}", part), size) for name, (part, size) in zip(names, sources, strict=True)])
+    groups, context = [], []
+    for branch, (name, (kv, reduced)) in enumerate(zip(names, projected, strict=True)):
         keys, values = halves(kv, group)
-        seen = keys if local_of == "keys" else values
-        local = to_tokens(net.depthwise_conv2d(f"{path}.local_conv{name}", to_maps(seen, reduced)))
-        keys, values, beside = enhance(keys, values, local, whole)
+        source = keys if local_of == "keys" else values
+        local = to_tokens(net.depthwise_conv2d(f"{path}.local_conv{name}", to_maps(source, reduced)))
+        changed = enhance if only in (None, branch) else _right
+        groups.append((*changed(keys, values, local, whole), reduced))
+    for branch, (keys, values, beside, reduced) in enumerate(seen(groups)):
         place = len(names) - 1 - branch if crossed else branch
         heads = queries[:, place * group : (place + 1) * group, :, :]
         mixed = merge(_attend(net, heads, keys, values, group, (path, branch), scale(heads.shape[-1], x.shape[2]), soft))
-        context.append(mixed if beside is None else mixed + _resized(beside, mixed.shape[1]))
+        context.append(mixed if beside is None else mixed + _resized(beside, reduced, grid))
     return net.trace(path, net.linear(f"{path}.proj", x.rounding.concat(order(context), axis=2)))
 
 
@@ -151,23 +159,39 @@ def _without(ratio_one_only: bool) -> Any:
     return reduce_all
 
 
+def _first(parts: list[Any]) -> list[Any]:
+    return parts[:1] * len(parts)
+
+
+def _last(parts: list[Any]) -> list[Any]:
+    return parts[-1:] * len(parts)
+
+
+def _reversed(parts: list[Any]) -> list[Any]:
+    return parts[::-1]
+
+
+for _label, _at, _enhance in (
+    ("local convolution missing", "context", _nowhere),
+    ("local convolution added to V where it belongs to the output", "context", _to_values),
+    ("local convolution added to the output where it belongs to V", "context", _to_output),
+    ("local convolution added to K", "scores", _to_keys),
+    ("local convolution in V's place", "context", _instead),
+    ("local convolution added to V and to the output", "context", _both),
+):
+    for _where, _only in (("", None), (", in the first half", 0), (", in the second half", 1)):
+        _step = partial(attention, enhance=_enhance, only=_only)
+        variant(ATTENTION, f"shunted attention: {_label}{_where}", f".branches.{_only or 0}.{_at}")(_step)
+
 for _label, _at, _changes in (
-    ("local convolution missing", ".branches.0.context", {"enhance": _nowhere}),
-    ("local convolution added to V where it belongs to the output", ".branches.0.context", {"enhance": _to_values}),
-    ("local convolution added to the output where it belongs to V", ".branches.0.context", {"enhance": _to_output}),
-    ("local convolution added to K", ".branches.0.scores", {"enhance": _to_keys}),
-    ("local convolution in V's place", ".branches.0.context", {"enhance": _instead}),
-    ("local convolution added to V and to the output", ".branches.0.context", {"enhance": _both}),
-    ("local convolution of K instead of V", ".local_conv1", {"local_of": "keys"}),
-    ("local convolution of K instead of V, added to K", ".local_conv1", {"local_of": "keys", "enhance": _to_keys}),
     ("keys and values exchanged", ".branches.0.scores", {"halves": _exchanged}),
     ("keys and values interleaved by head (h, 2, D)", ".branches.0.scores", {"halves": _by_heads}),
-    ("halves of the heads exchanged", ".branches.0.context", {"order": lambda parts: parts[::-1]}),
+    ("halves of the heads exchanged", ".branches.0.context", {"order": _reversed}),
     ("halves of the queries exchanged", ".branches.0.scores", {"crossed": True}),
     (
         "halves of the queries and of the heads exchanged",
         ".branches.0.scores",
-        {"crossed": True, "order": lambda parts: parts[::-1]},
+        {"crossed": True, "order": _reversed},
     ),
     ("scale missing", ".branches.0.scores", {"scale": lambda depth, width: 1.0}),
     ("scale applied twice", ".branches.0.scores", {"scale": lambda depth, width: 1 / depth}),
@@ -176,9 +200,15 @@ for _label, _at, _changes in (
     ("the head axis is not transposed back before proj", ".branches.0.context", {"merge": _merged_as_they_lie}),
     ("heads in reverse order", ".branches.0.context", {"merge": lambda x: merge_heads(x[:, ::-1])}),
     ("heads permuted: moved on by one", ".branches.0.context", {"merge": _moved_on}),
-    ("both halves see the first reduction", ".branches.1.scores", {"taken": lambda branch, count: 0}),
-    ("both halves see the second reduction", ".branches.0.scores", {"taken": lambda branch, count: count - 1}),
-    ("reductions exchanged between the halves", ".branches.0.scores", {"taken": lambda branch, count: count - 1 - branch}),
+    ("both halves see the first reduction", ".branches.1.scores", {"seen": _first}),
+    ("both halves see the second reduction", ".branches.0.scores", {"seen": _last}),
+    ("reductions exchanged between the halves", ".branches.0.scores", {"seen": _reversed}),
+    ("both halves see the first reduction, with local convolutions of their own", ".branches.1.scores", {"taken": _first}),
+    ("both halves see the second reduction, with local convolutions of their own", ".branches.0.scores", {"taken": _last}),
+    ("reductions exchanged before the local convolutions", ".branches.0.scores", {"taken": _reversed}),
+    ("both halves' kv read the first reduction", ".kv2", {"read": _first}),
+    ("both halves' kv read the second reduction", ".kv1", {"read": _last}),
+    ("kv of each half reads the other's reduction", ".kv1", {"read": _reversed}),
     ("no GELU after the key reduction", ".act", {"reduce": _reduce(gelu=False)}),
     ("no norm in the key reduction", ".norm1", {"reduce": _reduce(norm=False)}),
     ("no norm and no GELU after the key reduction", ".act", {"reduce": _reduce(norm=False, gelu=False)}),
