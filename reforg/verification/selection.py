@@ -104,14 +104,16 @@ def _seen(
     """The candidate's rows, by the first value that shows them; None where none does.
 
     Rows that are tokens within rounding tell more than rows that are merely near, and a reading with as many fused tokens as
-    there should be more than another. Where tokens are so much alike that rounding hides which is which, they are the expected.
+    there should be more than another. Where tokens are so much alike that a value's rounding hides which is which, they are the
+    expected.
     """
     views = list(_views(session, path, tokens, config) if becomes is None else _as_rows(session, tokens, becomes))
     for predicted, got in views:
-        same = _as_expected(predicted, got, expected, config.num_special)
-        if same is not None:
-            return same
-    for nearness, strict in ((_within, True), (_within, False), (_clear, True), (_clear, False)):
+        found = _as_expected(predicted, got, expected, config.num_special)
+        found = found or _matched(predicted, got, config.num_special, _within)
+        if found is not None and found.fused == expected.fused:
+            return found
+    for nearness, strict in ((_within, False), (_clear, True), (_clear, False)):
         for predicted, got in views:
             found = _matched(predicted, got, config.num_special, nearness)
             if found is not None and (found.fused == expected.fused or not strict):
