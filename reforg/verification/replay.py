@@ -84,7 +84,8 @@ class Session:
     taken otherwise. latest: everything that was predicted. inputs: the arguments of every layer. judge: what decides on a unit's
     faults, None where nothing is to be decided. selections: by block.
     remark: what a variant found that takes a number from the candidate. exact, memory: values and steps known from before, which
-    all forks share. trying: whether a unit is taken that may be taken again.
+    all forks share. trying: whether a unit is taken that may be taken again. allowed: more variance of some values, from choices of
+    tokens that nothing shows.
     """
 
     config: Config
@@ -106,6 +107,7 @@ class Session:
     exact: dict[tuple[str, str], Uncertain] = field(default_factory=dict)
     memory: dict[tuple[Any, ...], "Memory"] = field(default_factory=dict)
     trying: bool = False
+    allowed: dict[str, Values] = field(default_factory=dict)
 
     def fork(self, assumed: Mapping[str, Uncertain] | None = None, overrides: Mapping[Key, Step] | None = None) -> "Session":
         """The same state, in which nothing is judged, with more values assumed or more steps taken otherwise."""
@@ -114,15 +116,22 @@ class Session:
         known = {name: dict(getattr(self, name)) for name in ("latest", "inputs", "pieces", "selections")}
         return replace(self, judge=None, trying=True, **values, **kept, **known)  # type: ignore[arg-type]
 
-    def alone(self, overrides: Mapping[Key, Step], images: slice = slice(None), plain: bool = False) -> "Session":
-        """The state before anything was replayed, of some of the images, for a replay of the whole model, or a first look at it."""
+    def alone(
+        self, overrides: Mapping[Key, Step], images: slice = slice(None), plain: bool = False,
+        allowed: Mapping[str, Values] | None = None,
+    ) -> "Session":  # fmt: skip
+        """The state before anything was replayed, of some of the images, for a replay of the whole model, or a first look at it.
+
+        What is to be done otherwise and allowed in this session is so there too.
+        """
         values = {name: value[images] if len(value) == self.batch else value for name, value in self.values.items() if value.ndim}
         rounding, weights = self.rounding, self.weights
         if plain:
             rounding = Rounding(rounding.precision, plain=True)
             weights = {name: rounding.exact(weight.value) for name, weight in weights.items()}
         count = len(range(self.batch)[images])
-        return Session(self.config, rounding, weights, values, count, overrides=dict(overrides))
+        wider = {name: variance[images] for name, variance in (self.allowed | dict(allowed or {})).items()}
+        return Session(self.config, rounding, weights, values, count, overrides=self.overrides | dict(overrides), allowed=wider)
 
     def forget(self) -> None:
         """Let go of what only the steps of one unit need to know."""
@@ -161,7 +170,7 @@ class Session:
         return self._compare(name, self.values[name], predicted, None, supplied=True) if supplied else predicted
 
     def _compare(self, name: str, got: Values, predicted: Uncertain, own: Uncertain | None, supplied: bool) -> Uncertain:
-        comparison = compared(name, got, predicted, None if own is None else own.spread)
+        comparison = compared(name, got, predicted, self.allowed.get(name) if own is None else own.spread)
         if self.stack and supplied:
             comparison = sharpened(comparison, self.stack[-1], self.net)
         self.log.append(Observation(comparison, tuple(self.since), tuple(self.stack), supplied))

@@ -115,8 +115,18 @@ def gelu(x: Uncertain) -> Uncertain:
         narrow: Variances = x.value.astype(rounding.kind)
         density = narrow * np.exp(narrow * narrow * -0.5) * rounding.kind(GAUSS)
         share = np.divide(y, x.value, out=np.full_like(y, 0.5), where=x.value != 0)
-        own += x.variance * np.square(share.astype(rounding.kind) + density)
+        own += np.maximum(x.variance * np.square(share.astype(rounding.kind) + density), _bent(x, y))
     return rounding.rounded(y, own, PASSES * rounding.product)
+
+
+def _bent(x: Uncertain, y: Values) -> Any:
+    """Variance of GELU where its input is so uncertain that its slope is not the same all over that: by how far y may go."""
+    rounding = x.rounding
+    if float(np.max(x.spread, initial=0.0)) ** 2 < rounding.stored:
+        return rounding.kind(0)
+    far = np.sqrt(REACH * x.spread, dtype=np.float64)
+    moved = np.maximum(np.abs(basic.gelu(x.value + far) - y), np.abs(basic.gelu(x.value - far) - y))
+    return rounding.squares(moved) / rounding.kind(REACH)
 
 
 def relu(x: Uncertain) -> Uncertain:
@@ -145,7 +155,7 @@ def softmax(x: Uncertain) -> Uncertain:
     relative = (rounding.squares(shifted) + kind(6 + x.shape[-1] / 3)) * kind(rounding.sums)
     if x.variance is not None:
         of_sum = np.sum(rounding.squares(y) * x.variance, axis=-1, keepdims=True)
-        relative += x.variance * (1 - 2 * y).astype(kind) + of_sum
+        relative += np.maximum(x.variance * (1 - 2 * y).astype(kind) + of_sum, 0)  # which cancels where y is 1
     return rounding.rounded(y, rounding.squares(y) * relative, PASSES * rounding.product)
 
 

@@ -48,30 +48,46 @@ def trend(errors: Values, direction: Values, size: Values, variance: Variances) 
 
 def of_epsilon(comparison: Comparison, net: Any, path: str, x: Any, eps: float) -> Trend | None:
     """By how much a norm's epsilon is another; the derivative of (x - mean)/sqrt(var + eps) g is that over -2 (var + eps)."""
-    bias = net.parameters(path)[1]
-    shift = np.zeros(()) if bias is None else bias.value
-    scaled = comparison.predicted.value - shift
-    direction = scaled / (-2 * (np.var(x.value, axis=-1, keepdims=True) + eps))
-    variance = variance_of(comparison.predicted)
+    gain, bias = net.weights[f"{path}.weight"].value, net.weights[f"{path}.bias"].value
+    scaled = comparison.predicted.value - bias
+    spread = np.var(x.value, axis=-1, keepdims=True) + eps
+    direction, variance = scaled / (-2 * spread), variance_of(comparison.predicted)
     found = trend(comparison.got - comparison.predicted.value, direction, scaled, variance)
     if found is None or abs(found.amount) <= MOST * found.deviation:
         return None
-    common = np.sqrt(3 * comparison.predicted.relative) * alike(comparison.got, direction, scaled, shift, variance)
-    return replace(found, deviation=float(np.hypot(found.deviation, common)))
+    weights = np.asarray(1 / np.mean(variance, axis=-1, keepdims=True, dtype=np.float64))
+    rounding = np.sqrt(3 * comparison.predicted.relative) * alike(comparison.got, direction, scaled, bias, weights)
+    carried = 0.0 if x.variance is None else _carried(x, direction, np.asarray(gain / np.sqrt(spread)), weights)
+    return replace(found, deviation=float(np.sqrt(found.deviation**2 + rounding**2 + carried**2)))
 
 
-def alike(got: Values, direction: Values, scaled: Values, shift: Values, variance: Variances) -> float:
+def alike(got: Values, direction: Values, scaled: Values, bias: Values, weights: Values) -> float:
     """The deviation of the amount, in unit roundoffs, by what several tokens have in common and is rounded alike in them.
 
     Gain and bias are the same in all tokens; a product and a result in those where the channel's result is the same.
     """
-    rows, ways, sizes = (part.reshape(-1, part.shape[-1]) for part in (got, direction, scaled))
-    weights = 1 / np.mean(variance.reshape(rows.shape), axis=1, keepdims=True, dtype=np.float64)
-    total = float(np.sum(weights * ways * ways))
-    effects = [np.sum(weights * ways * of_rounding, axis=0) for of_rounding in (sizes, np.broadcast_to(shift, sizes.shape))]
+    rows, ways, sizes, shift = (part.reshape(-1, got.shape[-1]) for part in (got, weights * direction, scaled, bias))
+    effects = [np.sum(ways * sizes, axis=0), np.sum(ways * shift, axis=0)]
     groups = _groups(rows)
-    effects += [np.bincount(groups, (weights * ways * of_rounding).ravel()) for of_rounding in (sizes, rows)]
-    return float(np.sqrt(sum(float(np.sum(effect * effect)) for effect in effects) / 3)) / total
+    effects += [np.bincount(groups, (ways * size).ravel()) for size in (sizes, rows)]
+    return float(np.sqrt(sum(float(np.sum(effect * effect)) for effect in effects) / 3)) / _total(direction, weights)
+
+
+def _carried(x: Any, direction: Values, slope: Values, weights: Values) -> float:
+    """The deviation of the amount where what the norm reads is in error itself, by something that all tokens have in common.
+
+    Weights before it that were rounded, say. Such errors move each channel by the slope, and what the norm divides by.
+    """
+    errors = np.sqrt(x.spread, dtype=np.float64)
+    effects = np.sum((weights * direction * slope * errors).reshape(-1, errors.shape[-1]), axis=0)
+    centred = x.value - np.mean(x.value, axis=-1, keepdims=True)
+    moved = 2 * np.sqrt(np.sum((centred * errors) ** 2, axis=-1, keepdims=True)) / errors.shape[-1]
+    divided = float(np.sum(weights * direction * direction * moved))
+    return float(np.sqrt(np.sum(effects * effects) + divided**2)) / _total(direction, weights)
+
+
+def _total(direction: Values, weights: Values) -> float:
+    return float(np.sum(weights * direction * direction))
 
 
 def _groups(rows: Values) -> npt.NDArray[np.intp]:

@@ -1,7 +1,7 @@
 """`reforg.verify`: a candidate's values, replayed, judged, and told as a report."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,7 @@ import numpy as np
 from reforg.errors import ConfigError
 from reforg.models import Model
 from reforg.verification.candidates import Recording, recorded
+from reforg.verification.choices import Settled, settled
 from reforg.verification.comparison import INFINITE, error_map
 from reforg.verification.diagnosis import Stopped, judge
 from reforg.verification.names import module_names, trace_names
@@ -16,13 +17,12 @@ from reforg.verification.precision import precision_of
 from reforg.verification.renaming import Rename
 from reforg.verification.replay import BROKEN, EVERYWHERE, UNITS, Observation, Session, run
 from reforg.verification.report import DIVERGES, EQUAL, FLIPPED, REORDERED, Report
-from reforg.verification.selection import NOT_SEEN, drawn
+from reforg.verification.selection import NOT_SEEN
 from reforg.verification.uncertain import Rounding
 from reforg.verification.variants import TABLE
 
 LAYER = (".weight", ".bias", ".running_mean", ".running_var")
 NEARER = 0.1  # of the squared error that was: what a variant everywhere leaves of it at most
-DRAWS = 32  # choices of tokens that rounding may lead to, tried where nothing shows which the candidate made
 
 
 def verify(candidate: Any, model: Model, images: Any, dtype: str = "float32", rename: Rename = None) -> Report:
@@ -59,11 +59,11 @@ def _session(model: Model, recording: Recording, rounding: Rounding, batch: int)
 
 @dataclass(frozen=True)
 class _Outcome:
-    """A replay: its session, what stopped it, whether tokens had to be chosen otherwise for it to agree."""
+    """A replay: its session, what stopped it, what was assumed of choices that nothing shows."""
 
     session: Session
     stopped: str = ""
-    drawn: bool = False
+    settled: Settled = field(default_factory=Settled)
 
     @property
     def faults(self) -> list[Observation]:
@@ -71,14 +71,15 @@ class _Outcome:
 
 
 def _replayed(session: Session, images: Any) -> _Outcome:
-    """The replay; where it finds a fault in values that are far apart, also under other choices of tokens, and with variants
-    everywhere.
+    """The replay; where it finds a fault after a choice of tokens that nothing shows, under another choice; where it finds one in
+    values that are far apart, also with variants everywhere.
     """
     outcome = _run(session, images)
+    found = settled(outcome.session, session.rounding.exact(images)) if outcome.faults else Settled()
+    if found:
+        outcome = replace(_run(replace(found.session(session), judge=judge), images), settled=found)
     far = next((fault for fault in outcome.faults if _is_far(fault)), None)
-    if far is None:
-        return outcome
-    return _with_draws(outcome, images) or _explained_everywhere(outcome, far, images)
+    return outcome if far is None else _explained_everywhere(outcome, far, images)
 
 
 def _run(session: Session, images: Any) -> _Outcome:
@@ -93,20 +94,6 @@ def _is_far(fault: Observation) -> bool:
     """Whether several units lie between the fault and the values before it, so that it cannot be placed."""
     difference = fault.comparison.difference
     return difference.explanation is None and len({call.key for call in fault.calls if call.kind in UNITS}) > 1
-
-
-def _with_draws(outcome: _Outcome, images: Any) -> _Outcome | None:
-    """The replay with tokens chosen as rounding may have it, where that leaves no fault; None where it does not."""
-    unsure = [
-        path
-        for path, selection in outcome.session.selections.items()
-        if selection.verdict == NOT_SEEN and any(m < limit for m, limit in zip(selection.margins, selection.limits, strict=True))
-    ]
-    for seed in range(DRAWS) if unsure else ():
-        again = _run(outcome.session.alone({("evit.reorganize", path): drawn(seed) for path in unsure}), images)
-        if not again.faults and not again.stopped:
-            return replace(again, drawn=True)
-    return None
 
 
 def _explained_everywhere(outcome: _Outcome, far: Observation, images: Any) -> _Outcome:
@@ -165,7 +152,7 @@ def _verdict(outcome: _Outcome) -> str:
     verdicts = {selection.verdict for selection in outcome.session.selections.values()}
     if outcome.faults or outcome.stopped:
         return DIVERGES
-    if FLIPPED in verdicts or outcome.drawn:
+    if FLIPPED in verdicts:
         return FLIPPED
     return REORDERED if REORDERED in verdicts else EQUAL
 
@@ -186,5 +173,7 @@ def _notes(outcome: _Outcome, unseen: Iterable[str], seen: set[str]) -> Iterable
     for path, selection in outcome.session.selections.items():
         if selection.verdict == NOT_SEEN:
             yield f"nothing shows which tokens {path} kept: the reference's choice was taken"
-    if outcome.drawn:
-        yield "the values agree with a choice of tokens that differs from the reference's within rounding"
+    for path in outcome.settled.choices:
+        yield f"which tokens {path} kept, and in what order, was inferred from values behind the next attention"
+    for name in outcome.settled.allowed:
+        yield f"{name} is held against what choices within rounding make of it: an error smaller than that would not be seen"
