@@ -73,7 +73,7 @@ def seen(
         found = _as_expected(predicted, got, expected, special) or _matched(single, got, special, _within)
         if found is None or found.fused != expected.fused:
             continue
-        sharpness = _sharpness(single, got, special)
+        sharpness = _sharpness(predicted, got, special)
         if sharpness > sharpest:
             best, sharpest = found, sharpness
         if sharpness > SHARP:
@@ -119,15 +119,31 @@ def _views(session: "Session", path: str, tokens: Uncertain, config: VitConfig) 
     recorder = Recorder()
     net = Network(session.weights, OPERATIONS, recorder)
     recorder(path, feed_forward(net, path, tokens, config))
+    for norm, projection in _next(path, config):
+        normed = net.layer_norm(norm, recorder.values[path], config.norm_eps)
+        if projection:
+            net.linear(projection, normed)
     for follower, predicted in recorder.values.items():
         yield from _as_rows(session, predicted, follower)
 
 
 def _followers(path: str, config: VitConfig) -> Iterator[str]:
+    """What treats each token alone: the block's MLP, and what comes before the next attention."""
     for branch in config.branches:
         yield f"{path}.norm2{branch}"
         yield from (f"{path}.mlp{branch}{part}" for part in ("", ".fc1", ".act", ".fc2"))
     yield path
+    for norm, projection in _next(path, config):
+        yield from (norm, projection)
+
+
+def _next(path: str, config: VitConfig) -> Iterator[tuple[str, str]]:
+    """The norms that read a block's tokens, each with the linear layer that reads it; after the last block there is none."""
+    number = int(path.rpartition(".")[2]) + 1
+    if number == config.depth and config.global_pool != "avg":
+        yield "norm", ""
+    elif number < config.depth:
+        yield from ((f"blocks.{number}.norm1{branch}", f"blocks.{number}.attn{branch}.qkv") for branch in config.branches)
 
 
 def _as_rows(session: "Session", predicted: Uncertain, name: str) -> Iterator[tuple[Uncertain, Uncertain]]:

@@ -16,6 +16,8 @@ from reforg.ops.resize import resize
 from reforg.verification.uncertain import Rounding, Uncertain, Values, Variances
 
 REACH = 64.0  # squared values in units of their variance that an error may turn to the other sign
+STRAIGHT = 0.2  # relative error of a probability up to which it grows as its score's does
+LARGEST = 80.0  # of an exponent
 PASSES = 2.0  # roundings of a function's elementary operations, whose errors add up to about twice the result's own
 OF_ERF = 2.0**-24  # half of erf's error in programs for float32 that pass for exact; torch's is at most 12 times as much
 GAUSS = 1 / math.sqrt(2 * math.pi)
@@ -156,7 +158,15 @@ def softmax(x: Uncertain) -> Uncertain:
     if x.variance is not None:
         of_sum = np.sum(rounding.squares(y) * x.variance, axis=-1, keepdims=True)
         relative += np.maximum(x.variance * (1 - 2 * y).astype(kind) + of_sum, 0)  # which cancels where y is 1
-    return rounding.rounded(y, rounding.squares(y) * relative, PASSES * rounding.product)
+    return rounding.rounded(y, np.maximum(rounding.squares(y) * relative, _grown(y, relative, rounding)), PASSES * rounding.product)
+
+
+def _grown(y: Values, relative: Variances, rounding: Rounding) -> Any:
+    """Variance of probabilities whose scores are so uncertain that they may be several times as large: by how far they may go."""
+    if float(np.max(relative, initial=0.0)) * REACH < STRAIGHT**2:
+        return rounding.kind(0)
+    far = np.minimum(y * np.expm1(np.minimum(np.sqrt(REACH * relative, dtype=np.float64), LARGEST)), np.maximum(y, 1 - y))
+    return rounding.squares(far) / rounding.kind(REACH)
 
 
 def attention(
