@@ -5,6 +5,7 @@ Attention mixes tokens but does not mind their order: its rows tell in which ord
 rounding may tell which tokens they were. Where none agrees, what differs between the draws is not held against the candidate.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -20,7 +21,15 @@ from reforg.verification.uncertain import Uncertain, Values
 DRAWS = 16  # choices of tokens that rounding may lead to
 FEWEST = 4  # draws that tell how far they are apart
 REORGANIZE = "evit.reorganize"
-Choice = tuple[int, Indices | None]  # the seed of a draw, the order of its rows
+BEFORE = ("patch_embed", "pos_drop", "embedded")  # what the blocks read
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Of every image the seed of a draw [B], 0 for the reference's choice; the order [B, K'] of its rows, where that is another."""
+
+    seeds: Indices
+    order: Indices | None = None
 
 
 @dataclass
@@ -36,7 +45,7 @@ class Settled:
     def session(self, session: Session, choices: Mapping[str, Choice] | None = None) -> Session:
         """The state before anything was replayed, with these choices and more."""
         known = self.choices | dict(choices or {})
-        steps: dict[Key, Step] = {(REORGANIZE, path): choosing(*choice) for path, choice in known.items()}
+        steps: dict[Key, Step] = {(REORGANIZE, path): choosing(choice.seeds, choice.order) for path, choice in known.items()}
         return session.alone(steps, allowed=self.allowed)
 
 
@@ -54,42 +63,90 @@ def settled(session: Session, images: Uncertain) -> Settled:
 
 def _open(session: Session, given_up: set[str]) -> tuple[str, list[str]] | None:
     """The first value beyond its limit after a choice that nothing shows, and the blocks of such choices."""
+    unseen = [path for path, choice in session.selections.items() if choice.verdict == NOT_SEEN]
     for entry in session.log:
-        if not entry.passed and entry.name not in given_up and session.holds(entry.name):
-            paths = [call.path for call in entry.calls if call.kind == REORGANIZE]
-            unseen = [path for path in paths if path in session.selections and session.selections[path].verdict == NOT_SEEN]
-            if unseen:
-                return entry.name, unseen
+        before = [path for path in unseen if _block(path) < _block(entry.name)]
+        if before and not entry.passed and entry.name not in given_up and session.holds(entry.name):
+            return entry.name, before
     return None
+
+
+def _block(name: str) -> float:
+    """The number of the block that a value is of; -1 before the first, infinity after the last."""
+    head, _, rest = name.partition(".")
+    number = rest.partition(".")[0]
+    if head == "blocks" and number:
+        return int(number)
+    return -1 if head in BEFORE else math.inf
 
 
 def _agreeing(session: Session, images: Uncertain, found: Settled, name: str, paths: list[str]) -> Session | None:
     """A replay in which the value is within its limit, and so are those before it; what it takes is then among what was found."""
-    tried: list[tuple[dict[str, Choice], Comparison]] = []
+    search = _Search(session, images, found, name)
     for drawn in _draws(session, paths):
         choices: dict[str, Choice] | None = drawn
         while choices is not None:
-            trial = _replayed(found.session(session, choices), images)
-            comparison = _of(trial, name)
-            if comparison is None or comparison.got.shape != comparison.predicted.shape:
+            comparison = search.take(choices)
+            if search.agreed is not None or comparison is None:
                 break
-            if _agrees(trial, paths):
-                found.choices |= choices
-                return trial
-            tried.append((choices, comparison))
             choices = _in_order(choices, paths[-1], comparison, session)
-    return _undecided(session, images, found, name, tried)
+        if search.agreed is not None:
+            return search.agreed
+    if len(search.tried) > 1:
+        search.take(_mixed(search.tried, paths))
+    return search.agreed or search.undecided()
 
 
-def _draws(session: Session, paths: list[str]) -> Iterator[dict[str, Choice]]:
-    """The reference's choice; then others that rounding allows, where it does."""
-    seen = {path: session.selections[path] for path in paths}
-    unsure = {path for path, one in seen.items() if np.any(np.asarray(one.margins) < np.asarray(one.limits))}
-    for seed in range(1 + (DRAWS if unsure else 0)):
-        yield {path: (seed if path in unsure else 0, None) for path in paths}
+@dataclass
+class _Search:
+    """Choices tried for the sake of one value, each with what the value is compared with under it."""
+
+    session: Session
+    images: Uncertain
+    found: Settled
+    name: str
+    tried: list[tuple[dict[str, Choice], Comparison]] = field(default_factory=list)
+    agreed: Session | None = None
+
+    def take(self, choices: dict[str, Choice]) -> Comparison | None:
+        """The comparison under these choices, which are what was looked for if it and those before it are within their limits."""
+        trial = _replayed(self.found.session(self.session, choices), self.images)
+        comparison = self._of(trial)
+        if comparison is None or comparison.got.shape != comparison.predicted.shape:
+            return None
+        self.tried.append((choices, comparison))
+        if self._faults(trial) <= self._faults(self.session) - {self.name}:
+            self.found.choices |= choices
+            self.agreed = trial
+        return comparison
+
+    def undecided(self) -> Session | None:
+        """A replay that allows the value to be as far off as other choices have it, if that is far enough."""
+        if len(self.tried) < FEWEST:
+            return None
+        choices, _ = min(self.tried, key=lambda trial: trial[1].squares)
+        variance = np.var(np.stack([comparison.predicted.value for _, comparison in self.tried]), axis=0, ddof=1)
+        widest = np.max(variance.reshape(len(variance), -1), axis=1)
+        wider = np.broadcast_to(widest.reshape(-1, *[1] * (variance.ndim - 1)), variance.shape)
+        found = Settled(self.found.choices | choices, self.found.allowed | {self.name: wider})
+        trial = _replayed(found.session(self.session), self.images)
+        comparison = self._of(trial)
+        if comparison is None or not comparison.passed:
+            return None
+        self.found.choices, self.found.allowed = found.choices, found.allowed
+        return trial
+
+    def _of(self, trial: Session) -> Comparison | None:
+        return next((entry.comparison for entry in trial.log if entry.supplied and entry.name == self.name), None)
+
+    def _faults(self, trial: Session) -> set[str]:
+        """What is beyond its limit, up to and with the value."""
+        last = next(number for number, entry in enumerate(trial.log) if entry.name == self.name and trial.holds(self.name))
+        return {entry.name for entry in trial.log[: last + 1] if not entry.passed}
 
 
 def _replayed(session: Session, images: Uncertain) -> Session:
+    """The session after the whole model; without a record where values of a wrong shape ended it."""
     try:
         run(session, images)
     except BROKEN:
@@ -97,39 +154,34 @@ def _replayed(session: Session, images: Uncertain) -> Session:
     return session
 
 
-def _of(session: Session, name: str) -> Comparison | None:
-    return next((entry.comparison for entry in session.log if entry.supplied and entry.name == name), None)
-
-
-def _agrees(session: Session, paths: list[str]) -> bool:
-    """Whether everything from the choices to the next value that the candidate holds is within its limit."""
-    return all(entry.passed for entry in session.log if any(call.kind == REORGANIZE and call.path in paths for call in entry.calls))
+def _draws(session: Session, paths: list[str]) -> Iterator[dict[str, Choice]]:
+    """The reference's choice; then others that rounding allows, where it does."""
+    seen = {path: session.selections[path] for path in paths}
+    unsure = {path for path, one in seen.items() if np.any(np.asarray(one.margins) < np.asarray(one.limits))}
+    for seed in range(1 + (DRAWS if unsure else 0)):
+        yield {path: Choice(np.full(session.batch, seed if path in unsure else 0)) for path in paths}
 
 
 def _in_order(choices: dict[str, Choice], path: str, comparison: Comparison, session: Session) -> dict[str, Choice] | None:
     """The same choices, the last one's rows in the candidate's order; None where they have been, or where that does not show."""
-    seed, order = choices[path]
-    if order is not None or comparison.got.ndim != 3 or not isinstance(session.config, VitConfig):
+    if choices[path].order is not None or comparison.got.ndim != 3 or not isinstance(session.config, VitConfig):
         return None
     order = order_of(comparison.got, comparison.predicted.value, session.config.num_special)
-    return choices | {path: (seed, order)}
+    return choices | {path: Choice(choices[path].seeds, order)}
 
 
-def _undecided(
-    session: Session, images: Uncertain, found: Settled, name: str, tried: list[tuple[dict[str, Choice], Comparison]]
-) -> Session | None:
-    """A replay that allows a value to be as far off as other choices have it, if that is far enough."""
-    if len(tried) < FEWEST:
-        return None
-    choices, nearest = min(tried, key=lambda trial: trial[1].squares)
-    values = [comparison.predicted.value for _, comparison in tried if comparison.got.shape == nearest.got.shape]
-    variance = np.var(np.stack(values), axis=0, ddof=1)
-    widest = np.max(variance.reshape(len(variance), -1), axis=1)
-    allowed = found.allowed | {name: np.broadcast_to(widest.reshape(-1, *[1] * (variance.ndim - 1)), variance.shape)}
-    trial = _replayed(Settled(found.choices, allowed).session(session, choices), images)
-    comparison = _of(trial, name)
-    if comparison is None or not comparison.passed:
-        return None
-    found.choices |= choices
-    found.allowed = allowed
-    return trial
+def _mixed(tried: list[tuple[dict[str, Choice], Comparison]], paths: list[str]) -> dict[str, Choice]:
+    """For each image the choices that come nearest in it."""
+    errors = [np.square(comparison.got - comparison.predicted.value) for _, comparison in tried]
+    best = np.argmin([error.reshape(len(error), -1).sum(axis=1) for error in errors], axis=0)
+    return {path: _of_images([tried[number][0][path] for number in best]) for path in paths}
+
+
+def _of_images(chosen: list[Choice]) -> Choice:
+    """One choice of those for each image in turn."""
+    seeds = np.stack([choice.seeds[image] for image, choice in enumerate(chosen)])
+    count = next((choice.order.shape[1] for choice in chosen if choice.order is not None), None)
+    if count is None:
+        return Choice(seeds)
+    rows = [np.arange(count) if choice.order is None else choice.order[image] for image, choice in enumerate(chosen)]
+    return Choice(seeds, np.stack(rows))

@@ -70,7 +70,7 @@ def seen(
     best, sharpest = None, -1.0
     for predicted, got in views:
         single = predicted[:, :total, :]
-        found = _as_expected(predicted, got, expected, special) or _matched(single, got, special, _within)
+        found = _as_expected(predicted, got, expected, special) or _matched(single, got, special, _within, expected.fused)
         if found is None or found.fused != expected.fused:
             continue
         sharpness = _sharpness(predicted, got, special)
@@ -85,7 +85,7 @@ def _roughly(views: list[tuple[Uncertain, Uncertain]], total: int, expected: Row
     """The rows by the first value whose rows are near enough to one of the `total` tokens each."""
     for nearness, strict in ((_within, False), (_clear, True), (_clear, False)):
         for predicted, got in views:
-            found = _matched(predicted[:, :total, :], got, special, nearness)
+            found = _matched(predicted[:, :total, :], got, special, nearness, expected.fused and strict)
             if found is not None and (found.fused == expected.fused or not strict):
                 return found
     return None
@@ -158,10 +158,13 @@ def _as_rows(session: "Session", predicted: Uncertain, name: str) -> Iterator[tu
         yield predicted, session.rounding.exact(value)
 
 
-def _matched(predicted: Uncertain, got: Uncertain, special: int, nearness: Nearness) -> Rows | None:
-    """Which token each row [B, S + N', C] is, of those [B, S + N, C]; None where more than one row of an image is none."""
+def _matched(predicted: Uncertain, got: Uncertain, special: int, nearness: Nearness, fuses: bool) -> Rows | None:
+    """Which token each row [B, S + N', C] is, of those [B, S + N, C]; None where more than one row of an image is none.
+
+    fuses: whether one row is none; of two rows that are the same token, then, the farther one.
+    """
     pairs = zip(_images(predicted), _images(got[:, special:, :]), strict=True)
-    found = np.stack([_nearest(*pair, special, nearness) for pair in pairs])
+    found = np.stack([_nearest(*pair, special, nearness, fuses) for pair in pairs])
     unmatched = (found == FUSED).sum(axis=1)
     if not found.shape[1] or unmatched.max() > 1 or unmatched.min() != unmatched.max():
         return None
@@ -209,13 +212,17 @@ def _images(x: Uncertain) -> Iterator[Uncertain]:
     return (x[number] for number in range(x.shape[0]))
 
 
-def _nearest(predicted: Uncertain, rows: Uncertain, special: int, nearness: Nearness) -> Indices:
+def _nearest(predicted: Uncertain, rows: Uncertain, special: int, nearness: Nearness, fuses: bool) -> Indices:
     """For each row [N', C] the number of the token [N, C] that it is; FUSED for one that is none. Patches before special tokens."""
     distances = _distances(rows.value, predicted.value)
     found = np.full(len(distances), FUSED)
     for first, last in ((0, special), (special, distances.shape[1])):
         nearest = first + np.argmin(distances[:, first:last], axis=1)
         found = np.where(nearness(predicted[nearest], rows, nearest, distances), nearest, found)
+    if fuses and np.all(found != FUSED):
+        twice = np.flatnonzero(np.bincount(found)[found] > 1)
+        far = distances[twice, found[twice]]
+        found[twice[np.argmax(far)] if len(twice) == 2 else []] = FUSED
     return found
 
 

@@ -145,18 +145,20 @@ def _compared(path: str, ranking: Uncertain, rows: Rows, images: list[_Choice], 
     return Comparison(difference, rows.tokens.astype(np.float64), ranking.rounding.exact(np.zeros((batch, 0))))
 
 
-def choosing(seed: int, order: Indices | None = None) -> Callable[..., Uncertain]:
+def choosing(seeds: Indices, order: Indices | None = None) -> Callable[..., Uncertain]:
     """A reorganization that chooses by scores which are off as rounding may have them off; for seed 0, by the scores.
 
-    order: [B, K'], by which the rows after the special tokens go on.
+    seeds: [B], of each image. order: [B, K'], by which the rows after the special tokens go on. Fewer images are the first ones.
     """
 
     def step(net: "Replay", path: str, tokens: Uncertain, scores: Uncertain, count: int, config: VitConfig) -> Uncertain:
-        noise = np.random.default_rng([seed, len(path), *path.encode()]).standard_normal(scores.shape) * (seed > 0)
+        batch, candidates = scores.shape
+        draws = (np.random.default_rng([int(seed), image, *path.encode()]) for image, seed in enumerate(seeds[:batch]))
+        noise = np.stack([draw.standard_normal(candidates) for draw in draws]) * (seeds[:batch, None] > 0)
         moved = scores.value + noise * np.sqrt(variance_of(scores), dtype=np.float64)
         rows = rows_of(np.argsort(-moved, axis=1, stable=True)[:, :count], config.fuse_token)
         if order is not None:
-            rows = Rows(np.take_along_axis(rows.tokens, order[: len(rows.tokens)], axis=1))
+            rows = Rows(np.take_along_axis(rows.tokens, order[:batch], axis=1))
         return reorganize(net, path, tokens, scores, count, config, rows=rows)
 
     return step
