@@ -6,7 +6,7 @@ rounding may tell which tokens they were. Where none agrees, what differs betwee
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -34,10 +34,13 @@ class Choice:
 
 @dataclass
 class Settled:
-    """Choices by block, and by name the variances [B, ...] of values that no choice agrees with, of what choices make of them."""
+    """Choices by block; by name the variances [B, ...] that choices make in values which none agrees with; values that remain
+    beyond their limits, each with the blocks whose choice may be the cause.
+    """
 
     choices: dict[str, Choice] = field(default_factory=dict)
     allowed: dict[str, Values] = field(default_factory=dict)
+    doubtful: dict[str, list[str]] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return bool(self.choices or self.allowed)
@@ -51,17 +54,17 @@ class Settled:
 
 def settled(session: Session, images: Uncertain) -> Settled:
     """What keeps values of the candidate within their limits that are beyond them after a replay; nothing where that is not so."""
-    found, given_up = Settled(), set[str]()
-    while (where := _open(session, given_up)) is not None:
+    found = Settled()
+    while (where := _open(session, found.doubtful)) is not None:
         name, paths = where
         trial = _agreeing(session, images, found, name, paths)
         session = trial or session
         if trial is None:
-            given_up.add(name)
+            found.doubtful[name] = [path for path in paths if _unsure(session, path)]
     return found
 
 
-def _open(session: Session, given_up: set[str]) -> tuple[str, list[str]] | None:
+def _open(session: Session, given_up: Collection[str]) -> tuple[str, list[str]] | None:
     """The first value beyond its limit after a choice that nothing shows, and the blocks of such choices."""
     unseen = [path for path, choice in session.selections.items() if choice.verdict == NOT_SEEN]
     for entry in session.log:
@@ -156,10 +159,15 @@ def _replayed(session: Session, images: Uncertain) -> Session:
 
 def _draws(session: Session, paths: list[str]) -> Iterator[dict[str, Choice]]:
     """The reference's choice; then others that rounding allows, where it does."""
-    seen = {path: session.selections[path] for path in paths}
-    unsure = {path for path, one in seen.items() if np.any(np.asarray(one.margins) < np.asarray(one.limits))}
+    unsure = {path for path in paths if _unsure(session, path)}
     for seed in range(1 + (DRAWS if unsure else 0)):
         yield {path: Choice(np.full(session.batch, seed if path in unsure else 0)) for path in paths}
+
+
+def _unsure(session: Session, path: str) -> bool:
+    """Whether rounding may change what a block keeps."""
+    choice = session.selections[path]
+    return bool(np.any(np.asarray(choice.margins) < np.asarray(choice.limits)))
 
 
 def _in_order(choices: dict[str, Choice], path: str, comparison: Comparison, session: Session) -> dict[str, Choice] | None:

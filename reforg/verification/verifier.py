@@ -16,7 +16,7 @@ from reforg.verification.names import module_names, trace_names
 from reforg.verification.precision import precision_of
 from reforg.verification.renaming import Rename
 from reforg.verification.replay import BROKEN, EVERYWHERE, UNITS, Observation, Session, run
-from reforg.verification.report import DIVERGES, EQUAL, FLIPPED, REORDERED, Report
+from reforg.verification.report import DIVERGES, EQUAL, FLIPPED, REORDERED, Difference, Report
 from reforg.verification.selection import NOT_SEEN
 from reforg.verification.uncertain import Rounding
 from reforg.verification.variants import TABLE
@@ -77,7 +77,8 @@ def _replayed(session: Session, images: Any) -> _Outcome:
     outcome = _run(session, images)
     found = settled(outcome.session, session.rounding.exact(images)) if outcome.faults else Settled()
     if found:
-        outcome = replace(_run(replace(found.session(session), judge=judge), images), settled=found)
+        outcome = _run(replace(found.session(session), judge=judge), images)
+    outcome = replace(outcome, settled=found)
     far = next((fault for fault in outcome.faults if _is_far(fault)), None)
     return outcome if far is None else _explained_everywhere(outcome, far, images)
 
@@ -136,10 +137,18 @@ def _report(model: Model, dtype: str, recording: Recording, outcome: _Outcome, i
     return Report(
         model.name, dtype, recording.kind, len(images), _verdict(outcome),
         tuple(fault.comparison.difference for fault in faults),
-        tuple(entry.comparison.difference for entry in session.log if entry.supplied),
+        tuple(_differences(session.log)),
         selections, unknown, unseen, (*recording.notes, *_notes(outcome, unseen, seen)),
         tuple(picture for fault in faults if (picture := error_map(fault.comparison)) is not None),
     )  # fmt: skip
+
+
+def _differences(log: Iterable[Observation]) -> Iterable[Difference]:
+    """One for each of the candidate's values; where what is wrong lies before it and shows in it alone, that."""
+    inferred = {entry.name: entry.comparison.difference for entry in log if not entry.supplied and not entry.passed}
+    for entry in log:
+        if entry.supplied:
+            yield inferred.get(entry.name, entry.comparison.difference) if entry.passed else entry.comparison.difference
 
 
 def _told_by(name: str, seen: set[str]) -> bool:
@@ -175,5 +184,8 @@ def _notes(outcome: _Outcome, unseen: Iterable[str], seen: set[str]) -> Iterable
             yield f"nothing shows which tokens {path} kept: the reference's choice was taken"
     for path in outcome.settled.choices:
         yield f"which tokens {path} kept, and in what order, was inferred from values behind the next attention"
+    for name in dict.fromkeys(fault.name for fault in outcome.faults):
+        if paths := " and ".join(outcome.settled.doubtful.get(name, ())):
+            yield f"{name} may also differ because rounding changed which tokens {paths} kept: nothing before it shows that"
     for name in outcome.settled.allowed:
         yield f"{name} is held against what choices within rounding make of it: an error smaller than that would not be seen"

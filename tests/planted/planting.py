@@ -267,3 +267,8 @@ def judged(fault: Fault, place: Any, dtype: str) -> Row:
         fault.id, fault.family, fault.label, place, dtype, exceeds(peak, rms), peak, rms, not report.passed,
         names[:1] == wanted[:1] and set(wanted) <= set(names), wanted, names, explained, "; ".join(told), report.verdict, seconds,
     )  # fmt: skip
+
+
+def spelled(number: float) -> str:
+    """0.00001 -> "1e-5"."""
+    return re.sub(r"\.?0*e", "e", re.sub(r"e([+-])0*", r"e\1", f"{number:.3e}")).replace("e+", "e")

@@ -7,7 +7,7 @@ from types import MethodType
 from typing import Any
 
 import torch
-from planting import Family, Fault, own_effect, register
+from planting import Family, Fault, own_effect, register, spelled
 from shunted_modules import Attention, Grid, Mlp, Seen, ShuntedTransformer, Source, Stage, maps_of, tokens_of
 from torch import Tensor, nn
 from torch.nn import functional
@@ -128,7 +128,7 @@ def epsilons() -> list[Fault]:
     )
     return [
         fault(f"epsilon-{kind}-{eps:g}", f"epsilon {eps:g} in a norm of kind {kind}", attribute("", "eps", eps), places, shown,
-              rf"^epsilon (about )?{re.escape(f'{eps:g}')}$")
+              rf"^epsilon (about )?{re.escape(spelled(eps))}$")
         for kind, shown, places, values in kinds
         for eps in values
     ]  # fmt: skip
@@ -358,7 +358,7 @@ def pairs() -> list[Fault]:
     return [
         two("pair-gelu-epsilon", "GELU by tanh; epsilon", after(at("block1.0", TANH),
             at("block3.1.norm1", attribute("", "eps", 1e-3))),
-            ("block1.0.mlp.act", "GELU: tanh"), ("block3.1.norm1", "epsilon 0.001")),
+            ("block1.0.mlp.act", "GELU: tanh"), ("block3.1.norm1", "epsilon 1e-3")),
         two("pair-relu-bias", "ReLU missing; bias of the head", after(at("patch_embed1.conv.2", replaced("", nn.Identity)),
             at("head", no_bias)), ("patch_embed1.conv.3", "ReLU missing"), ("head", "bias dropped")),
         two("pair-kernel-bias", "kernel transposed; bias of a later embedding", after(at("block1.0.attn.local_conv1", swapped),

@@ -1,13 +1,14 @@
 """Faults of the ViT family: ViT, DeiT, distilled DeiT, DeiT III whole, with parallel branches and with the hMLP stem, EViT."""
 
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from planting import FAMILIES, UNITS, Family, Fault, faulty, forced, ran, register, size_of_rows
+from planting import FAMILIES, UNITS, Family, Fault, faulty, forced, ran, register, size_of_rows, spelled
 from torch import Tensor, nn
 from torch.nn import functional
 from vit_modules import VisionTransformer
@@ -95,7 +96,7 @@ def activations() -> Iterator[Fault]:
 
 def norms() -> Iterator[Fault]:
     for eps in (1e-5, 1e-12, 1e-3, 1.1e-5, 2e-5):
-        told = rf"epsilon (about )?{eps:g}$"
+        told = rf"epsilon (about )?{re.escape(spelled(eps))}$"
         for norm in ("norm1", "norm2"):
 
             def plant(module: Any, place: Any, norm: str = norm, eps: float = eps) -> None:
@@ -632,7 +633,7 @@ def with_relu(stem: nn.Sequential, place: int) -> None:
 
 def stems() -> Iterator[Fault]:
     for kind, label, plant, places, told in (
-        ("batch-norm-eps", "batch norm with epsilon 1e-3", with_epsilon, (1, 4), "epsilon 0.001"),
+        ("batch-norm-eps", "batch norm with epsilon 1e-3", with_epsilon, (1, 4), "epsilon 1e-3"),
         ("batch-statistics", "statistics of the batch", of_batch, (1, 7), "statistics of the batch"),
         ("stem-relu", "ReLU for GELU in the stem", with_relu, (2, 5), "GELU: ReLU"),
     ):

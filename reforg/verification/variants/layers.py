@@ -5,9 +5,11 @@ from typing import Any
 
 import numpy as np
 
+from reforg.verification.precision import unit
 from reforg.verification.rules import conv2d as convolved
 from reforg.verification.rules import depthwise_conv2d as convolved_depthwise
 from reforg.verification.rules import linear as mapped
+from reforg.verification.trends import BIAS
 from reforg.verification.uncertain import Uncertain
 from reforg.verification.variants.table import Inapplicable, Step, variant
 
@@ -81,9 +83,15 @@ def _statistics(net: Any, path: str) -> tuple[Any, ...]:
     return *net.parameters(path), net.weights[f"{path}.running_mean"], net.weights[f"{path}.running_var"]
 
 
+def _spelled(number: float, digits: int = 5) -> str:
+    """0.00001 -> "1e-5"."""
+    mantissa, _, power = f"{number:.{digits}e}".partition("e")
+    return f"{float(mantissa):g}e{int(power)}" if number else "0"
+
+
 for _eps in EPSILONS:
-    variant("layer_norm", f"epsilon {_eps:g}")(partial(_layer_norm, instead=_eps))
-    variant("batch_norm", f"epsilon {_eps:g}")(partial(_batch_norm, instead=_eps))
+    variant("layer_norm", f"epsilon {_spelled(_eps)}")(partial(_layer_norm, instead=_eps))
+    variant("batch_norm", f"epsilon {_spelled(_eps)}")(partial(_batch_norm, instead=_eps))
 
 
 @variant("layer_norm", "another epsilon", fitted=True)
@@ -96,8 +104,12 @@ def fitted_epsilon(net: Any, path: str, x: Uncertain, eps: float) -> Any:
     centred = x.value - x.value.mean(axis=-1, keepdims=True)
     scaled = centred * weight.value
     ratio = np.sum((got - bias.value) * scaled, axis=-1) / np.maximum(np.sum(scaled * scaled, axis=-1), 1e-300)
-    found = float(np.median(1 / np.maximum(ratio, 1e-150) ** 2 - np.mean(centred * centred, axis=-1)))
-    net.session.remark = f"epsilon about {found:.3g}"
+    spread = np.mean(centred * centred, axis=-1)
+    found = float(np.median(1 / np.maximum(ratio, 1e-150) ** 2 - spread))
+    unsure = 2 * BIAS * unit(x.rounding.precision.sums) * float(np.median(spread + eps))  # by honest rounding of the deviation
+    if any(abs(found - usual) < unsure for usual in EPSILONS):
+        raise Inapplicable
+    net.session.remark = f"epsilon about {_spelled(found, 2)}"
     return _layer_norm(net, path, x, eps, max(found, 0.0))
 
 
