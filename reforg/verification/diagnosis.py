@@ -284,14 +284,18 @@ def _with_one_fault(session: Session, call: Call, plain: Attempt, trial: Attempt
     left = {fault.name for fault in trial.faults}
     first = next((fault for fault in plain.faults if fault.name not in left), plain.faults[0])
     fault = replace(first, comparison=first.comparison.named(explanation=label, operation=operation))
-    log = trial.session.log
-    place = next((n for n in range(trial.start, len(log)) if log[n].name == first.name), None)
-    if place is None:
-        log.insert(trial.start, fault)
-    else:
-        log[place] = fault
+    log = [entry for n, entry in enumerate(trial.session.log) if n < trial.start or entry.name != first.name]
+    after = _following(plain.session.log, first)
+    place = next((n for n in range(trial.start, len(log)) if log[n].name == after), trial.start)
+    trial.session.log = [*log[:place], fault, *log[place:]]
     trial.session.overrides = session.overrides
     return trial
+
+
+def _following(log: list[Observation], observation: Observation) -> str | None:
+    """The first of the candidate's values that comes after an observation."""
+    place = next(n for n, entry in enumerate(log) if entry is observation)
+    return next((entry.name for entry in log[place + 1 :] if entry.supplied), None)
 
 
 def _name(best: Attempt, plain: Attempt) -> None:

@@ -74,9 +74,9 @@ def seen(
         if found is None or found.fused != expected.fused:
             continue
         sharpness = _sharpness(predicted, got, special)
-        if sharpness > sharpest:
+        if sharpness > sharpest or best is None:
             best, sharpest = found, sharpness
-        if sharpness > SHARP:
+        if sharpness > SHARP or got.shape[1] != special + expected.tokens.shape[1]:
             break
     return best or _roughly(views, total, expected, special)
 

@@ -184,6 +184,8 @@ for _label, _at, _enhance in (
         variant(ATTENTION, f"shunted attention: {_label}{_where}", f".branches.{_only or 0}.{_at}")(_step)
 
 for _label, _at, _changes in (
+    ("local convolution of K instead of V", ".local_conv1", {"local_of": "keys"}),
+    ("local convolution of K instead of V, added to K", ".local_conv1", {"local_of": "keys", "enhance": _to_keys}),
     ("keys and values exchanged", ".branches.0.scores", {"halves": _exchanged}),
     ("keys and values interleaved by head (h, 2, D)", ".branches.0.scores", {"halves": _by_heads}),
     ("halves of the heads exchanged", ".branches.0.context", {"order": _reversed}),
