@@ -17,6 +17,7 @@ from reforg.models import Model
 from reforg.verification import files
 from reforg.verification.precision import FORMATS, Precision
 from reforg.verification.renaming import Rename, renamed
+from reforg.verification.wording import counted
 
 Values = np.ndarray[Any, np.dtype[Any]]
 GROUP = "reforg.recorders"
@@ -91,7 +92,7 @@ def recorded(
 def _given(candidate: Any, model: Model, images: Values, precision: Precision) -> Given:
     """The candidate's values, computed where they are not there yet."""
     if isinstance(candidate, Mapping):
-        return Given(candidate, f"a trace of {len(candidate):,} arrays")
+        return Given(candidate, f"a trace of {counted(len(candidate), 'array')}")
     if isinstance(candidate, str | os.PathLike):
         return _of_file(os.fsdecode(candidate), model, images)
     autocast = precision.name.removeprefix(AUTOCAST) if precision.name.startswith(AUTOCAST) else None
@@ -110,7 +111,7 @@ def _of_file(path: str, model: Model, images: Values) -> Given:
         found = onnx_files.recorded(path, images, model)
         return Given(found.values, "an ONNX file", found.notes)
     values = files.arrays(path)
-    return Given(values, f"a trace of {len(values):,} arrays from {Path(path).name}")
+    return Given(values, f"a trace of {counted(len(values), 'array')} from {Path(path).name}")
 
 
 def _of_function(function: Callable[[Values], Any], images: Values) -> Given:

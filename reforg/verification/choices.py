@@ -14,7 +14,7 @@ import numpy as np
 from reforg.config import VitConfig
 from reforg.verification.comparison import Comparison
 from reforg.verification.replay import BROKEN, Key, Session, Step, run
-from reforg.verification.rows import Indices, order_of
+from reforg.verification.rows import SHARP, Indices, order_of
 from reforg.verification.selection import NOT_SEEN, choosing
 from reforg.verification.uncertain import Uncertain, Values
 
@@ -65,8 +65,8 @@ def settled(session: Session, images: Uncertain) -> Settled:
 
 
 def _open(session: Session, given_up: Collection[str]) -> tuple[str, list[str]] | None:
-    """The first value beyond its limit after a choice that nothing shows, and the blocks of such choices."""
-    unseen = [path for path, choice in session.selections.items() if choice.verdict == NOT_SEEN]
+    """The first value beyond its limit after a choice that nothing shows sharply, and the blocks of such choices."""
+    unseen = [path for path, sharpness in session.sharpness.items() if sharpness < SHARP]
     for entry in session.log:
         before = [path for path in unseen if _block(path) < _block(entry.name)]
         if before and not entry.passed and entry.name not in given_up and session.holds(entry.name):
@@ -158,10 +158,12 @@ def _replayed(session: Session, images: Uncertain) -> Session:
 
 
 def _draws(session: Session, paths: list[str]) -> Iterator[dict[str, Choice]]:
-    """The reference's choice; then others that rounding allows, where it does."""
-    unsure = {path for path in paths if _unsure(session, path)}
+    """The reference's choices where nothing shows others; then other ones that rounding allows, in the last block or in all."""
+    unseen = [path for path in paths if session.selections[path].verdict == NOT_SEEN or path == paths[-1]]
+    unsure = [path for path in paths if _unsure(session, path)]
     for seed in range(1 + (DRAWS if unsure else 0)):
-        yield {path: Choice(np.full(session.batch, seed if path in unsure else 0)) for path in paths}
+        drawn = (unsure if seed % 2 else unsure[-1:]) if seed else []
+        yield {path: Choice(np.full(session.batch, seed if path in drawn else 0)) for path in paths if path in unseen + drawn}
 
 
 def _unsure(session: Session, path: str) -> bool:
@@ -182,7 +184,8 @@ def _mixed(tried: list[tuple[dict[str, Choice], Comparison]], paths: list[str]) 
     """For each image the choices that come nearest in it."""
     errors = [np.square(comparison.got - comparison.predicted.value) for _, comparison in tried]
     best = np.argmin([error.reshape(len(error), -1).sum(axis=1) for error in errors], axis=0)
-    return {path: _of_images([tried[number][0][path] for number in best]) for path in paths}
+    taken = [path for path in paths if all(path in tried[number][0] for number in best)]
+    return {path: _of_images([tried[number][0][path] for number in best]) for path in taken}
 
 
 def _of_images(chosen: list[Choice]) -> Choice:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 Values = npt.NDArray[np.float64]
 Shape = tuple[int, ...]
+LAYOUTS = ("3BHND", "3BNHD", "B3HND", "B3NHD", "BH3ND", "BHN3D")  # of queries, keys and values; BN3HD is the joint layer's own
 
 
 def fitted(got: Values, wanted: Values) -> tuple[Values, str]:
@@ -63,8 +64,12 @@ def _tokens(got: Values, batch: int, count: int, width: int) -> Iterator[tuple[V
         yield got.transpose(0, 2, 1, 3).reshape(wanted), "heads apart (B, H, N, D)"
     if by_tokens:
         yield got.reshape(wanted), "heads apart (B, N, H, D)" if got.ndim == 4 else "parts and heads apart (B, N, 3, H, D)"
-    if got.ndim == 5 and got.shape[1] == batch and got.shape[3] == count:
-        yield got.transpose(1, 3, 0, 2, 4).reshape(wanted), "parts and heads apart (3, B, H, N, D)"
+    if got.ndim == 4 and got.shape[1:3] == (batch, count):
+        yield got.transpose(1, 2, 0, 3).reshape(wanted), "parts apart (3, B, N, C)"
+    for names in LAYOUTS if got.ndim == 5 else ():
+        axes = [names.index(axis) for axis in "BN3HD"]
+        if (got.shape[axes[0]], got.shape[axes[1]]) == (batch, count):
+            yield got.transpose(axes).reshape(wanted), f"parts and heads apart ({', '.join(names)})"
 
 
 def _maps(got: Values, batch: int, width: int, height: int, breadth: int) -> Iterator[tuple[Values, str]]:

@@ -30,6 +30,7 @@ Step = Callable[..., Any]
 Key = tuple[str, str]
 LAYERS = ("linear", "layer_norm", "batch_norm", "conv2d", "depthwise_conv2d", "gelu", "relu")
 EVERYWHERE = "*"
+COPIED = ("latest", "inputs", "pieces", "selections", "sharpness")  # what a fork has of its own
 BROKEN = (ValueError, LookupError, TypeError, ZeroDivisionError, ConfigError)  # what values of a wrong shape lead to
 
 
@@ -82,7 +83,7 @@ class Session:
 
     values: the candidate's by trace name. assumed: values inferred from what follows, by trace name. overrides: steps to be
     taken otherwise. latest: everything that was predicted. inputs: the arguments of every layer. judge: what decides on a unit's
-    faults, None where nothing is to be decided. selections: by block.
+    faults, None where nothing is to be decided. selections, sharpness: by block, what was chosen and how sharply that is seen.
     remark: what a variant found that takes a number from the candidate. exact, memory: values and steps known from before, which
     all forks share. trying: whether a unit is taken that may be taken again. allowed: more variance of some values, from choices of
     tokens that nothing shows.
@@ -101,6 +102,7 @@ class Session:
     inputs: dict[str, tuple[Any, ...]] = field(default_factory=dict)
     pieces: dict[Key, Call] = field(default_factory=dict)
     selections: dict[str, Selection] = field(default_factory=dict)
+    sharpness: dict[str, float] = field(default_factory=dict)
     stack: list[Call] = field(default_factory=list)
     since: list[Call] = field(default_factory=list)
     remark: str = ""
@@ -113,7 +115,7 @@ class Session:
         """The same state, in which nothing is judged, with more values assumed or more steps taken otherwise."""
         values = {"assumed": self.assumed | dict(assumed or {}), "overrides": self.overrides | dict(overrides or {})}
         kept = {"log": list(self.log), "stack": list(self.stack), "since": list(self.since)}
-        known = {name: dict(getattr(self, name)) for name in ("latest", "inputs", "pieces", "selections")}
+        known = {name: dict(getattr(self, name)) for name in COPIED}
         return replace(self, judge=None, trying=True, **values, **kept, **known)  # type: ignore[arg-type]
 
     def alone(
@@ -143,7 +145,7 @@ class Session:
     def adopt(self, other: "Session") -> None:
         """Go on from where a fork has arrived."""
         self.log, self.latest, self.inputs, self.pieces = other.log, other.latest, other.inputs, other.pieces
-        self.selections, self.since = other.selections, other.since
+        self.selections, self.sharpness, self.since = other.selections, other.sharpness, other.since
 
     @property
     def net(self) -> "Replay":

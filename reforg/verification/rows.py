@@ -62,7 +62,8 @@ def seen(
 
     Rows that are tokens within rounding tell more than rows that are merely near, and a reading with as many fused tokens as
     there should be more than another. Where tokens are so much alike that a value's rounding hides which is which, they are the
-    expected. tokens: [B, S + N, C], what there is to choose from. fused: [B, 1, C], the expected one.
+    expected. tokens: [B, S + N, C], what there is to choose from. fused: [B, 1, C], the expected one. How sharply they are seen,
+    in units of what rounding allows, is put on record.
     """
     special, total = config.num_special, tokens.shape[1]
     every = tokens if fused is None else tokens.rounding.concat([tokens, fused], axis=1)
@@ -78,6 +79,7 @@ def seen(
             best, sharpest = found, sharpness
         if sharpness > SHARP or got.shape[1] != special + expected.tokens.shape[1]:
             break
+    session.sharpness[path] = sharpest
     return best or _roughly(views, total, expected, special)
 
 

@@ -154,7 +154,8 @@ def choosing(seeds: Indices, order: Indices | None = None) -> Callable[..., Unce
     def step(net: "Replay", path: str, tokens: Uncertain, scores: Uncertain, count: int, config: VitConfig) -> Uncertain:
         batch, candidates = scores.shape
         draws = (np.random.default_rng([int(seed), image, *path.encode()]) for image, seed in enumerate(seeds[:batch]))
-        noise = np.stack([draw.standard_normal(candidates) for draw in draws]) * (seeds[:batch, None] > 0)
+        noise = np.stack([draw.standard_normal(candidates) for draw in draws])
+        noise *= np.where(seeds > 0, 0.5 ** (seeds // 2 % 4), 0.0)[:batch, None]  # limits are wider than most errors
         moved = scores.value + noise * np.sqrt(variance_of(scores), dtype=np.float64)
         rows = rows_of(np.argsort(-moved, axis=1, stable=True)[:, :count], config.fuse_token)
         if order is not None:

@@ -77,7 +77,8 @@ def _replayed(session: Session, images: Any) -> _Outcome:
     outcome = _run(session, images)
     found = settled(outcome.session, session.rounding.exact(images)) if outcome.faults else Settled()
     if found:
-        outcome = _run(replace(found.session(session), judge=judge), images)
+        again = _run(replace(found.session(session), judge=judge), images)
+        outcome = again if len(again.faults) < len(outcome.faults) else outcome
     outcome = replace(outcome, settled=found)
     far = next((fault for fault in outcome.faults if _is_far(fault)), None)
     return outcome if far is None else _explained_everywhere(outcome, far, images)
