@@ -158,15 +158,21 @@ def softmax(x: Uncertain) -> Uncertain:
     if x.variance is not None:
         of_sum = np.sum(rounding.squares(y) * x.variance, axis=-1, keepdims=True)
         relative += np.maximum(x.variance * (1 - 2 * y).astype(kind) + of_sum, 0)  # which cancels where y is 1
-    return rounding.rounded(y, np.maximum(rounding.squares(y) * relative, _grown(y, relative, rounding)), PASSES * rounding.product)
+    return rounding.rounded(y, _grown(y, relative, rounding), PASSES * rounding.product)
 
 
-def _grown(y: Values, relative: Variances, rounding: Rounding) -> Any:
-    """Variance of probabilities whose scores are so uncertain that they may be several times as large: by how far they may go."""
+def _grown(y: Values, relative: Variances, rounding: Rounding) -> Variances:
+    """Variance of probabilities whose scores have the given one; where they may be several times as large, by how far they may go.
+
+    None goes beyond 0 or 1, and the differences of two distributions add up to no more than 2.
+    """
+    plain: Variances = rounding.squares(y) * relative
     if float(np.max(relative, initial=0.0)) * REACH < STRAIGHT**2:
-        return rounding.kind(0)
+        return plain
     far = np.minimum(y * np.expm1(np.minimum(np.sqrt(REACH * relative, dtype=np.float64), LARGEST)), np.maximum(y, 1 - y))
-    return rounding.squares(far) / rounding.kind(REACH)
+    wide = np.maximum(REACH * plain, rounding.squares(far))
+    wide *= np.minimum(1, 4 / np.maximum(np.sum(wide, axis=-1, keepdims=True), 1))
+    return wide / rounding.kind(REACH)
 
 
 def attention(
