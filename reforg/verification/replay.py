@@ -229,8 +229,13 @@ class Session:
         return any(path == EVERYWHERE or f"{path}.".startswith(f"{call.path}.") for path in paths)
 
     def _remembered(self, call: Call) -> Any:
-        """The result of a piece that was taken before on the very same values, with all that was put on record then."""
+        """The result of a piece that was taken before on the very same values, with all that was put on record then.
+
+        The first pieces are those that many variants of another step go back to.
+        """
         key = (*call.key, *(id(part) for part in call.arguments if isinstance(part, Uncertain)))
+        if key not in self.memory and len(self.memory) >= PIECES:
+            return self._taken(call)
         if key not in self.memory:
             begun, started, before = len(self.log), len(self.since), set(self.latest)
             result = self._taken(call)
@@ -258,6 +263,7 @@ class Memory:
     ended: bool
 
 
+PIECES = 16  # that are remembered of a unit: two branches' attention and MLP, under four assumptions
 REMEMBERED = ("vit.self_attention", "vit.mlp", "shunted.shunted_attention", "shunted.detail_mlp")
 UNITS = ("vit.embed", "vit.block", "vit.classify", "shunted.stem", "shunted.embed", "shunted.block", "shunted.classify")
 """The pieces whose faults are judged together; a layer outside of them is judged alone."""
