@@ -53,23 +53,35 @@ class Call:
         """What tells it from every other step."""
         return self.kind, self.path
 
+    @property
+    def carries(self) -> frozenset[Key]:
+        """The steps that its arguments come from of which the candidate shows no result."""
+        return frozenset[Key]().union(*(part.carries for part in self.arguments if isinstance(part, Uncertain)))
+
 
 @dataclass(frozen=True)
 class Observation:
     """A comparison, the steps taken since the last value that the candidate holds, and those that were not finished.
 
-    supplied: whether the candidate holds the value; otherwise it was inferred from what follows.
+    supplied: whether the candidate holds the value; otherwise it was inferred from what follows. carries: the steps that the
+    prediction comes from of which the candidate shows no result.
     """
 
     comparison: Comparison
     calls: tuple[Call, ...]
     stack: tuple[Call, ...]
     supplied: bool
+    carries: frozenset[Key] = frozenset()
 
     @property
     def name(self) -> str:
         """Under which name it is reported."""
         return self.comparison.difference.name
+
+    @property
+    def unit(self) -> Key | None:
+        """The unit that was not finished."""
+        return self.stack[0].key if self.stack and self.stack[0].kind in UNITS else None
 
     @property
     def passed(self) -> bool:
@@ -175,7 +187,8 @@ class Session:
         comparison = compared(name, got, predicted, self.allowed.get(name) if own is None else own.spread)
         if self.stack and supplied:
             comparison = sharpened(comparison, self.stack[-1], self.net)
-        self.log.append(Observation(comparison, tuple(self.since), tuple(self.stack), supplied))
+        read = self.stack[-1].carries if self.stack else frozenset()
+        self.log.append(Observation(comparison, tuple(self.since), tuple(self.stack), supplied, predicted.carries | read))
         if supplied:
             self.since = []
         if own is not None:
@@ -219,9 +232,13 @@ class Session:
         self.since.append(call)
         self.stack.append(call)
         try:
-            return chosen(self.net, *call.arguments)
+            result = chosen(self.net, *call.arguments)
         finally:
             self.stack.pop()
+        for part in result if isinstance(result, tuple) else (result,):
+            if isinstance(part, Uncertain):
+                part.carrying(call.carries, frozenset({call.key}))
+        return result
 
     def _touched(self, call: Call) -> bool:
         """Whether anything is to be done otherwise in a piece, or anything assumed there."""

@@ -91,7 +91,8 @@ class Rounding:
         value = np.concatenate([array.value for array in arrays], axis=axis)
         if all(array.variance is None for array in arrays):
             return Uncertain(value, None, self)
-        return Uncertain(value, np.concatenate([array.spread for array in arrays], axis=axis), self)
+        spread = np.concatenate([array.spread for array in arrays], axis=axis)
+        return Uncertain(value, spread, self).carrying(*(array.carries for array in arrays))
 
     def sum(self, x: "Uncertain", axis: int, keepdims: bool = False) -> "Uncertain":
         """The sum over an axis."""
@@ -99,7 +100,7 @@ class Rounding:
         variance = self.summed(x.shape[axis], self.squares(x.value).sum(axis=axis, keepdims=keepdims), total)
         if x.variance is not None:
             variance = variance + x.variance.sum(axis=axis, keepdims=keepdims)
-        return self.rounded(total, variance, self.stored)
+        return self.rounded(total, variance, self.stored).carrying(x.carries)
 
     def mean(self, x: "Uncertain", axis: int, keepdims: bool = False) -> "Uncertain":
         """The mean over an axis."""
@@ -110,9 +111,10 @@ class Uncertain:
     """Values in float64 and the variance of a port's error in each; None where it has none.
 
     relative: that of rounding to the format which the port has them in: of two that are added, the finer one is the result's.
+    carries: the steps that it comes from of which the port shows no result.
     """
 
-    __slots__ = ("relative", "rounding", "value", "variance")
+    __slots__ = ("carries", "relative", "rounding", "value", "variance")
     __array_ufunc__ = None  # NumPy leaves mixed sums and products to this class
 
     def __init__(self, value: Values, variance: Variances | None, rounding: Rounding, relative: float | None = None) -> None:
@@ -120,6 +122,13 @@ class Uncertain:
         self.variance = variance
         self.rounding = rounding
         self.relative: float = rounding.stored if relative is None else relative
+        self.carries: frozenset[tuple[str, str]] = frozenset()
+
+    def carrying(self, *tags: frozenset[tuple[str, str]]) -> "Uncertain":
+        """This, which also comes from these steps; what is exact comes from none."""
+        if self.variance is not None:
+            self.carries = self.carries.union(*tags)
+        return self
 
     def __array_namespace__(self, api_version: str | None = None) -> Rounding:
         return self.rounding
@@ -147,22 +156,23 @@ class Uncertain:
 
     def moved(self, move: Any) -> "Uncertain":
         """The same after a change that only moves elements."""
-        return Uncertain(move(self.value), None if self.variance is None else move(self.variance), self.rounding, self.relative)
+        variance = None if self.variance is None else move(self.variance)
+        return Uncertain(move(self.value), variance, self.rounding, self.relative).carrying(self.carries)
 
     def __getitem__(self, key: Any) -> "Uncertain":
         return self.moved(lambda part: part[key])
 
     def __add__(self, other: "Uncertain") -> "Uncertain":
-        return self._combined(self.value + other.value, other.relative, self.read, other.read)
+        return self._combined(self.value + other.value, other.relative, self.read, other.read).carrying(other.carries)
 
     def __sub__(self, other: "Uncertain") -> "Uncertain":
-        return self._combined(self.value - other.value, other.relative, self.read, other.read)
+        return self._combined(self.value - other.value, other.relative, self.read, other.read).carrying(other.carries)
 
     def __mul__(self, other: "Uncertain") -> "Uncertain":
         squares = self.rounding.squares
         mine = None if self.variance is None else self.variance * squares(other.value)
         others = None if other.variance is None else other.variance * squares(self.value)
-        return self._combined(self.value * other.value, other.relative, mine, others)
+        return self._combined(self.value * other.value, other.relative, mine, others).carrying(other.carries)
 
     def __truediv__(self, number: float) -> "Uncertain":
         variance = None if self.variance is None else self.variance / self.rounding.kind(number * number)
@@ -171,4 +181,4 @@ class Uncertain:
     def _combined(self, value: Values, relative: float, *variances: Variances | None) -> "Uncertain":
         found = [variance for variance in variances if variance is not None]
         total = sum(found[1:], found[0]) if found else None
-        return self.rounding.rounded(value, total, min(self.relative, relative))
+        return self.rounding.rounded(value, total, min(self.relative, relative)).carrying(self.carries)

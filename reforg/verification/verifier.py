@@ -12,6 +12,7 @@ from reforg.verification.candidates import Recording, recorded
 from reforg.verification.choices import Settled, settled
 from reforg.verification.comparison import INFINITE, error_map
 from reforg.verification.diagnosis import Stopped, judge
+from reforg.verification.independence import independent
 from reforg.verification.names import module_names, trace_names
 from reforg.verification.precision import precision_of
 from reforg.verification.renaming import Rename
@@ -20,6 +21,7 @@ from reforg.verification.report import DIVERGES, EQUAL, FLIPPED, REORDERED, Diff
 from reforg.verification.selection import NOT_SEEN
 from reforg.verification.uncertain import Rounding
 from reforg.verification.variants import TABLE
+from reforg.verification.wording import counted
 
 LAYER = (".weight", ".bias", ".running_mean", ".running_var")
 NEARER = 0.1  # of the squared error that was: what a variant everywhere leaves of it at most
@@ -67,7 +69,7 @@ class _Outcome:
 
     @property
     def faults(self) -> list[Observation]:
-        return [entry for entry in self.session.log if not entry.passed]
+        return independent(self.session.log)
 
 
 def _replayed(session: Session, images: Any) -> _Outcome:
@@ -183,6 +185,10 @@ def _notes(outcome: _Outcome, unseen: Iterable[str], seen: set[str]) -> Iterable
     for path, selection in outcome.session.selections.items():
         if selection.verdict == NOT_SEEN:
             yield f"nothing shows which tokens {path} kept: the reference's choice was taken"
+    wrong = {fault.name for fault in outcome.faults}
+    behind = sum(not entry.passed and entry.supplied and entry.name not in wrong for entry in outcome.session.log)
+    if behind:
+        yield f"{counted(behind, 'more value')} beyond the limit can be due to these faults: what they read of them is not supplied"
     for path in outcome.settled.choices:
         yield f"which tokens {path} kept, and in what order, was inferred from values behind the next attention"
     for name in dict.fromkeys(fault.name for fault in outcome.faults):
