@@ -85,10 +85,10 @@ class Block(nn.Module):
             for number in (1, 2) if gains else ():
                 self.register_parameter("_".join(filter(None, ("gamma", str(number), suffix))), nn.Parameter(torch.ones(width)))
                 self.add_module(f"ls{number}{suffix}", Named())
-        self.cls_attention, self.kept, self.reorganized = Named(), Named(), Named()
+        self.attended, self.cls_attention, self.kept, self.reorganized = Named(), Named(), Named(), Named()
 
     def forward(self, x: Tensor, keep_rate: float | None = None, tokens: int | None = None) -> Tensor:
-        x, scores = self.attended(x)
+        x, scores = self.attention(x)
         count = self.count(scores.shape[1], keep_rate, tokens)
         if count != scores.shape[1]:
             x = self.reorganized(self.fewer(x, self.averaged(scores), count))
@@ -104,11 +104,11 @@ class Block(nn.Module):
         gain = self.get_parameter("_".join(filter(None, ("gamma", str(number), suffix))))
         return self.branch(f"ls{number}", suffix)(gain * x)
 
-    def attended(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def attention(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """x plus every branch's attention (B, S + N, C), and the class token's attention (B, N, branches)."""
         outputs = [self.branch("attn", suffix)(self.branch("norm1", suffix)(x)) for suffix in self.suffixes]
         updates = [self.scaled(1, suffix, update) for suffix, (update, _) in zip(self.suffixes, outputs, strict=True)]
-        return x + sum(updates), torch.stack([scores for _, scores in outputs], dim=2)
+        return self.attended(x + sum(updates)), torch.stack([scores for _, scores in outputs], dim=2)
 
     def averaged(self, scores: Tensor) -> Tensor:
         return scores[:, :, 0] if len(self.suffixes) == 1 else self.cls_attention(scores.mean(dim=2))
@@ -279,10 +279,10 @@ class ShuntedBlock(nn.Module):
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(width, eps=1e-6), nn.LayerNorm(width, eps=1e-6)
         self.attn = ShuntedAttention(width, heads, ratio, bias) if ratio > 1 else UnreducedAttention(width, heads, bias)
-        self.mlp = DetailMlp(width, hidden)
+        self.mlp, self.attended = DetailMlp(width, hidden), Named()
 
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
-        x = x + self.attn(self.norm1(x), grid)
+        x = self.attended(x + self.attn(self.norm1(x), grid))
         return x + self.mlp(self.norm2(x), grid)
 
 

@@ -164,6 +164,7 @@ def test_trace_names_nothing_that_timm_does_not_run(name: str, changes: dict[str
     module = shrunken(name, changes)
     images = images_for(module)
     beside = {f"blocks.{number}.attn.{what}" for number in range(len(module.blocks)) for what in BESIDES}
+    beside |= {f"blocks.{number}.attended" for number in range(len(module.blocks))}
     assert set(ported(name, module, changes).trace(images)) - set(record(module, images)) == beside | {"embedded"}
 
 
