@@ -21,7 +21,7 @@ from reforg.verification.uncertain import Uncertain, Values
 DRAWS = 16  # choices of tokens that rounding may lead to
 FEWEST = 4  # draws that tell how far they are apart
 REORGANIZE = "evit.reorganize"
-BEFORE = ("patch_embed", "pos_drop", "embedded")  # what the blocks read
+BEFORE = ("patch_embed", "pos_embed", "embedded")  # what the blocks read
 
 
 @dataclass(frozen=True)

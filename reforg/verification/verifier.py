@@ -80,7 +80,8 @@ def _replayed(session: Session, images: Any) -> _Outcome:
     found = settled(outcome.session, session.rounding.exact(images)) if outcome.faults else Settled()
     if found:
         again = _run(replace(found.session(session), judge=judge), images)
-        outcome = again if len(again.faults) < len(outcome.faults) else outcome
+        better = len(again.faults) < len(outcome.faults)
+        outcome, found = (again, found) if better else (outcome, Settled(doubtful=found.doubtful))
     outcome = replace(outcome, settled=found)
     far = next((fault for fault in outcome.faults if _is_far(fault)), None)
     return outcome if far is None else _explained_everywhere(outcome, far, images)
