@@ -24,21 +24,21 @@ NOT_SEEN = "not seen"
 def reorganize(
     net: "Replay", path: str, tokens: Uncertain, scores: Uncertain, count: int, config: VitConfig, ranking: Uncertain | None = None,
     fuse: Fuse = fuse_inattentive, fuses: bool | None = None, shift: int = 0, becomes: str | None = None,
-    rows: Rows | None = None,
+    rows: Rows | None = None, source: Uncertain | None = None,
 ) -> Uncertain:  # fmt: skip
     """The reference's reorganization with the candidate's own choice, once that is found to be right or wrong.
 
     [B, S + N, C], [B, N] -> [B, S + K (+ 1), C]. ranking: scores to choose by, where they are not the ones to fuse by.
     fuses: whether a fused token is wanted, by default as the config says. shift: what the indices are off by when tokens
     are gathered. becomes: the value that the tokens that go on are, where that is not `reorganized`.
-    rows: the candidate's, where they are known.
+    rows: the candidate's, where they are known. source: the tokens [B, S + N, C] to fuse, where those are others.
     """
     session, special = net.session, config.num_special
     fuses = config.fuse_token if fuses is None else fuses
     ranking = scores if ranking is None else ranking
     order = np.argsort(-ranking.value, axis=1, stable=True)
     expected = rows_of(order[:, :count] + shift, fuses)
-    ready = _arranged(tokens, scores, expected, special, fuse, shift)
+    ready = _arranged((tokens, source or tokens), scores, expected, special, fuse, shift)
     fused = ready[:, -1:, :] if expected.fused else None
     rows = rows or seen(session, path, tokens, fused, config, expected, becomes) or told(session, path, expected)
     if rows is None:
@@ -47,13 +47,16 @@ def reorganize(
     else:
         _judge(session, path, ranking, order, count, (rows, expected), shift)
     if rows is not expected:
-        ready = _arranged(tokens, scores, rows, special, fuse, shift)
+        ready = _arranged((tokens, source or tokens), scores, rows, special, fuse, shift)
     arranged: Uncertain = net.trace(f"{path}.reorganized", ready)
     return arranged
 
 
-def _arranged(tokens: Uncertain, scores: Uncertain, rows: Rows, special: int, fuse: Fuse, shift: int) -> Uncertain:
-    """Special tokens, then the rows in the candidate's order, the fused one where the candidate has it."""
+def _arranged(
+    both: tuple[Uncertain, Uncertain], scores: Uncertain, rows: Rows, special: int, fuse: Fuse, shift: int
+) -> Uncertain:  # fmt: skip
+    """Special tokens, then the rows in the candidate's order, the fused one where the candidate has it; both: to keep, to fuse."""
+    tokens, source = both
     xp, (batch, count) = tokens.rounding, scores.shape
     kept = rows.kept
     parts = [tokens[:, :special, :], gather(tokens, kept + special)]
@@ -62,7 +65,7 @@ def _arranged(tokens: Uncertain, scores: Uncertain, rows: Rows, special: int, fu
         dropped = np.ones((batch, count), dtype=bool)
         np.put_along_axis(dropped, np.clip(kept - shift, 0, count - 1), False, axis=1)
         index = np.argsort(~dropped, axis=1, stable=True)[:, : int(dropped.sum(axis=1).min())]
-        parts.append(fuse(gather(tokens[:, special:, :], index), gather(scores, index)))
+        parts.append(fuse(gather(source[:, special:, :], index), gather(scores, index)))
         place = np.where(rows.tokens == FUSED, special + kept.shape[1], place)
     leading = np.broadcast_to(np.arange(special), (batch, special))
     return gather(xp.concat(parts, axis=1), np.concatenate([leading, place], axis=1))

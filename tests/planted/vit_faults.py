@@ -443,6 +443,10 @@ FUSIONS = (
     ("fused-normalised", "fused token divided by the sum", method("fused", normalised), "divided by the sum"),
     ("fused-average", "fused token a plain average", method("fused", lambda part: average_of_dropped), "plain average"),
     ("fused-missing", "fused token missing", method("fuses", lambda part: False), "fused token missing"),
+    (
+        "kept-from-before", "kept tokens from before attention's residual, the fused one from behind",
+        method("gathered", lambda part: lambda before, patches, kept: taken(before, kept)), "before attention's residual",
+    ),
     ("fused-of-kept", "fused token of the kept tokens", method("fused", lambda part: of_kept), "of the kept tokens"),
 )  # fmt: skip
 PLACES_OF_COUNTS = {  # where another rule makes another number
@@ -518,13 +522,13 @@ def resamplings() -> Iterator[Fault]:
         for kind, plant, explanation in (
             ("antialias", resampled(antialias=not antialiased), f"bicubic {other} antialiasing"),
             ("align-corners", resampled(align_corners=True, antialias=False), "bicubic with align_corners"),
-            ("bilinear", resampled(mode="bilinear"), "bilinear( with antialiasing)?$"),
+            ("bilinear", resampled(mode="bilinear"), "bilinear with antialiasing$" if antialiased else "bilinear$"),
         ):
             for size in (64 * 3, 64 * 2) if family == "hmlp" else (16, 32):
+                larger = kind == "bilinear" and size > MICRO["img_size"]  # antialiasing then does nothing
+                told = "bilinear( with antialiasing)?$" if larger else explanation
                 label = f"positions resampled to {size} pixels: {kind}"
-                yield Fault(
-                    f"resampled-{kind}-{size}", family, label, plant, (None,), always("blocks.0.norm1"), explanation, size=size
-                )
+                yield Fault(f"resampled-{kind}-{size}", family, label, plant, (None,), always("blocks.0.norm1"), told, size=size)
 
 
 def kernels(change: Callable[[Tensor], Tensor]) -> Plant:

@@ -136,20 +136,28 @@ def _check_drops(x: Uncertain, config: VitConfig, count: int) -> None:
         raise Inapplicable
 
 
-def gathered_before(net: Any, path: str, x: Uncertain, config: VitConfig, count: int, whole: bool = False) -> Any:
-    """The kept patches are those that came into the block; special tokens have attention's update, or not (whole)."""
+def gathered_before(
+    net: Any, path: str, x: Uncertain, config: VitConfig, count: int, whole: bool = False, fused: bool = True
+) -> Any:  # fmt: skip
+    """The kept patches are those that came into the block; special tokens too (whole), and what is fused (fused)."""
     _check_drops(x, config, count)
     attended, scores = vit.attend(net, path, x, config)
     special = config.num_special
     mixed = x if whole else x.rounding.concat([attended[:, :special, :], x[:, special:, :]], axis=1)
     chosen = average(net, f"{path}.cls_attention", scores)
-    mixed = reorganize(net, path, mixed, chosen, count, config)
+    step = reorganize if fused else partial(reorganized, source=attended)
+    mixed = step(net, path, mixed, chosen, count, config)
     return net.trace(path, vit.feed_forward(net, path, mixed, config))
 
 
 variant(PIECE, "reorganization: patches gathered from before attention's residual", ".reorganized")(gathered_before)
 variant(PIECE, "reorganization: tokens gathered from before attention's residual, special ones too", ".reorganized")(
     partial(gathered_before, whole=True)
+)
+
+
+variant(PIECE, "reorganization: kept patches gathered from before attention's residual, the fused one from behind", ".reorganized")(
+    partial(gathered_before, fused=False)
 )
 
 
