@@ -1,6 +1,7 @@
 """Finding the backends that are installed, by the entry-point group "reforg.backends"."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Protocol
 
@@ -12,6 +13,31 @@ from reforg.ops import Ops
 
 GROUP = "reforg.backends"
 REFUSALS = (ValueError, TypeError, BufferError, RuntimeError, AssertionError)  # with which frameworks say that they cannot
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a call of a model asks for.
+
+    forward: a pure function from weights, images and operations to an array, or a tuple or list of arrays, all [B, ...].
+    key: equal for two that compute the same. only_logits: whether nothing is read of what it computes but logits.
+    bytes_per_image: the size of the widest intermediate of an image.
+    """
+
+    forward: Callable[[Mapping[str, Array], Any, Ops], Any]
+    key: Hashable
+    only_logits: bool
+    bytes_per_image: int
+
+
+class Plans(Protocol):
+    """What a backend may prepare once for a model's weights, and use for every call."""
+
+    def run(self, call: Call, images: Array) -> Any:
+        """What `call.forward` makes of the images; None where it has no plan for that."""
+
+    def table(self) -> Mapping[str, str]:
+        """Who runs operations and pieces where there is a plan."""
 
 
 class Backend(Protocol):
@@ -38,7 +64,12 @@ class Backend(Protocol):
     def to_numpy(self, array: Array) -> np.ndarray[Any, np.dtype[Any]]:
         """Its array as a NumPy array on the host."""
 
-    # One more member may be left out, and is then taken for `forward(images)`:
+    # Two more members may be left out. Without this one, there are no plans:
+    #
+    # def plans(self, weights: Mapping[str, Array], dtype: str) -> Plans | None:
+    #     """Plans for a model with these weights; None where there are none for the dtype."""
+    #
+    # And without this one, it is taken for `forward(images)`:
     #
     # def run(self, forward: Callable[[Array], Any], images: Array, bytes_per_image: int) -> Any:
     #     """`forward`, which treats each image of a batch alone, of the images: whole, in parts, or on threads.

@@ -1,9 +1,9 @@
 """A model: a config, its weights on a backend, and the forward pass over them."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import array_api_compat
 import numpy as np
@@ -12,21 +12,20 @@ from reforg import embedded, parameters, shunted, vit
 from reforg import labels as class_names
 from reforg import weights as weight_files
 from reforg.arrays import Array, namespace
-from reforg.backend import Backend, check, convert, load
+from reforg.backend import Backend, Call, Plans, check, convert, load
 from reforg.config import Config, ShuntedConfig, VitConfig
 from reforg.costs import cost
 from reforg.dtypes import check_dtype
+from reforg.evit import Schedule
 from reforg.errors import BackendError, ConfigError, DtypeError, ImageError, ShapeError, WeightsError, nearest
 from reforg.host import exported, in_order, on_host
 from reforg.names import EMBEDDED, build_config, check_settings, resolve
-from reforg.ops import REFERENCE, Network, Ops, Recorder, Trace, mean, mean_of, untraced
+from reforg.ops import REFERENCE, Network, Ops, Recorder, Trace, untraced
 from reforg.preprocessing import Preprocessing, of_name
 from reforg.sources import is_hub_id
 
 if TYPE_CHECKING:
     from reforg.hub import Repository
-
-Result = TypeVar("Result")
 
 UNSHAPED = ("num_classes", "img_size", "norm_eps", "antialias", "global_pool")  # no tensor's name or width depends on these
 
@@ -112,6 +111,8 @@ class Model:
         self._labels = labels
         self._preprocessing = preprocessing
         self._ops = backend.ops if ops == "auto" else REFERENCE
+        plans = getattr(backend, "plans", None) if ops == "auto" else None
+        self._plans: Plans | None = plans(self._weights, dtype) if plans is not None else None
 
     def __call__(self, images: Any, *, keep_rate: Any = None, tokens: Any = None, check_finite: bool | None = None) -> Array:
         """(B, C, H, W), preprocessed -> logits (B, num_classes); pooled features where num_classes is 0.
@@ -119,9 +120,7 @@ class Model:
         keep_rate: replaces the rate in the blocks that reorganize, one value or one a block. tokens: how many patches
         every block keeps, likewise. Raises ShapeError, DtypeError, ImageError, ConfigError.
         """
-        return self._batched(
-            lambda part: self._forward(self._weights, part, self._ops, keep_rate, tokens), self._checked(images, check_finite)
-        )
+        return self._computed("forward", images, keep_rate, tokens, check_finite)
 
     def apply(self, weights: Mapping[str, Array], images: Array, *, keep_rate: Any = None, tokens: Any = None) -> Array:
         """The pure function behind the call, for jit, autograd and tracers: shapes are checked, values never, nothing is converted.
@@ -139,6 +138,8 @@ class Model:
         self._check_dtype(images)
         self._check_shape(tuple(images.shape))
         chosen = self._ops if library is self.backend.namespace else REFERENCE
+        if isinstance(self.config, ShuntedConfig):
+            self._refuse_schedule(keep_rate, tokens)
         return self._forward(weights, images, chosen, keep_rate, tokens)
 
     def features(
@@ -148,16 +149,16 @@ class Model:
 
         pyramid=True, Shunted only: the normed tokens of all four stages, each as (B, C, H', W').
         """
-        images = self._checked(images, check_finite)
         if pyramid and isinstance(self.config, VitConfig):
             raise ConfigError(f"{self.name} has no pyramid: its tokens have one size throughout")
-        return self._batched(lambda part: self._features(part, pyramid, keep_rate, tokens), images)
+        return self._computed("pyramid" if pyramid else "features", images, keep_rate, tokens, check_finite)
 
     def answer(
         self, images: Any, *, keep_rate: Any = None, tokens: Any = None, check_finite: bool | None = None
     ) -> tuple[Array, Array]:
         """(B, C, H, W) -> pooled features (B, C) and logits (B, num_classes), both of one forward pass."""
-        return self._batched(lambda part: self._answer(part, keep_rate, tokens), self._checked(images, check_finite))
+        answer: tuple[Array, Array] = self._computed("answer", images, keep_rate, tokens, check_finite)
+        return answer
 
     def predict(
         self, images: Any, top_k: int = 5, *, batch_size: int = 16, threads: int | None = None, **preprocessing: Any
@@ -185,6 +186,8 @@ class Model:
         if patterns is not None and not (isinstance(patterns, tuple) and all(isinstance(p, str) for p in patterns)):
             raise ConfigError(f"{self.name}: names must be a pattern or several, as text, got {names!r}")
         recorder = Recorder(patterns)
+        if isinstance(self.config, ShuntedConfig):
+            self._refuse_schedule(keep_rate, tokens)
         self._forward(self._weights, self._checked(images, check_finite), REFERENCE, keep_rate, tokens, recorder)
         if recorder.unmatched:
             raise ConfigError(
@@ -219,7 +222,7 @@ class Model:
     @property
     def ops(self) -> dict[str, str]:
         """What runs each operation and each piece of a block: "reference", or the backend's name for it."""
-        return self._ops.table()
+        return self._ops.table() | (dict(self._plans.table()) if self._plans is not None else {})
 
     @property
     def labels(self) -> tuple[str, ...] | None:
@@ -248,7 +251,6 @@ class Model:
         self, weights: Mapping[str, Array], images: Array, ops: Ops, keep_rate: Any, tokens: Any, trace: Trace = untraced
     ) -> Array:
         if isinstance(self.config, ShuntedConfig):
-            self._refuse_schedule(keep_rate, tokens)
             return shunted.forward(weights, images, self.config, ops, self._traced(trace))
         return vit.forward(weights, images, self.config, ops, self._traced(trace), keep_rate, tokens)
 
@@ -256,26 +258,43 @@ class Model:
         """The trace that a forward pass is given, for models that treat what they compute once more."""
         return trace
 
-    def _answer(self, images: Array, keep_rate: Any, tokens: Any) -> tuple[Array, Array]:
-        x = self._features(images, False, keep_rate, tokens)
-        net = Network(self._weights, self._ops, self._traced(untraced))
+    def _features(
+        self, weights: Mapping[str, Array], images: Array, ops: Ops, keep_rate: Any, tokens: Any, pyramid: bool = False
+    ) -> Any:
         if isinstance(self.config, ShuntedConfig):
-            return mean(x, axis=1), shunted.classify(net, x, self.config)
-        return mean_of(vit.pool(net, x, self.config)), vit.classify(net, x, self.config)
+            return shunted.features(weights, images, self.config, ops, self._traced(untraced), pyramid)
+        return vit.features(weights, images, self.config, ops, self._traced(untraced), keep_rate, tokens)
 
-    def _features(self, images: Array, pyramid: bool, keep_rate: Any, tokens: Any) -> Any:
+    def _pyramid(self, weights: Mapping[str, Array], images: Array, ops: Ops, keep_rate: Any, tokens: Any) -> Any:
+        return self._features(weights, images, ops, keep_rate, tokens, True)
+
+    def _answer(
+        self, weights: Mapping[str, Array], images: Array, ops: Ops, keep_rate: Any, tokens: Any
+    ) -> tuple[Array, Array]:
+        x = self._features(weights, images, ops, keep_rate, tokens)
+        net = Network(weights, ops, self._traced(untraced))
         if isinstance(self.config, ShuntedConfig):
+            return shunted.pooled(net, x, self.config), shunted.classify(net, x, self.config)
+        return vit.pooled(net, x, self.config), vit.classify(net, x, self.config)
+
+    def _computed(self, what: str, images: Any, keep_rate: Any, tokens: Any, check_finite: bool | None) -> Any:
+        """What the pure function of that name makes of the images: by a plan, or in whatever parts the backend finds fastest."""
+        images = self._checked(images, check_finite)
+        if isinstance(self.config, VitConfig):
+            schedule = Schedule(self.config, keep_rate, tokens)  # whose errors come before anything is computed
+            key: Hashable = (what, self.config, schedule.rates, schedule.tokens)
+        else:
             self._refuse_schedule(keep_rate, tokens)
-            return shunted.features(self._weights, images, self.config, self._ops, self._traced(untraced), pyramid)
-        return vit.features(self._weights, images, self.config, self._ops, self._traced(untraced), keep_rate, tokens)
-
-    def _batched(self, forward: Callable[[Array], Result], images: Array) -> Result:
-        """`forward` of the images, in whatever parts the backend finds fastest."""
-        run = getattr(self.backend, "run", None)
-        if run is None:
-            return forward(images)
-        result: Result = run(forward, images, widest(self.config, tuple(images.shape[2:]), self.dtype))
-        return result
+            key = (what, self.config)
+        function = getattr(self, f"_{what}")
+        bytes_per_image = widest(self.config, tuple(images.shape[2:]), self.dtype)
+        if self._plans is not None:
+            call = Call(lambda w, x, ops: function(w, x, ops, keep_rate, tokens), key, what == "forward", bytes_per_image)
+            planned = self._plans.run(call, images)
+            if planned is not None:
+                return planned
+        run = getattr(self.backend, "run", None) or (lambda forward, images, _bytes: forward(images))
+        return run(lambda part: function(self._weights, part, self._ops, keep_rate, tokens), images, bytes_per_image)
 
     def _refuse_schedule(self, keep_rate: Any, tokens: Any) -> None:
         if keep_rate is not None or tokens is not None:

@@ -55,8 +55,14 @@ def features(
 @piece
 def classify(net: Network, x: Array, config: ShuntedConfig) -> Array:
     """[B, N, C] -> [B, num_classes]: the mean over the last stage's tokens through the head; there is no class token."""
-    pooled = mean(x, axis=1)
-    return net.trace("logits", net.linear("head", pooled) if config.num_classes else pooled)
+    state = pooled(net, x, config)
+    return net.trace("logits", net.linear("head", state) if config.num_classes else state)
+
+
+@piece
+def pooled(net: Network, x: Array, config: ShuntedConfig) -> Array:  # noqa: ARG001 - as vit.pooled
+    """[B, N, C] -> [B, C]: the mean over the tokens."""
+    return mean(x, axis=1)
 
 
 def encode(net: Network, images: Array, config: ShuntedConfig) -> list[tuple[Array, Grid]]:

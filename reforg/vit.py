@@ -44,14 +44,9 @@ def forward(
 
 
 def features(
-    weights: Mapping[str, Array],
-    images: Array,
-    config: VitConfig,
-    ops: Ops = REFERENCE,
-    trace: Trace = untraced,
-    keep_rate: object = None,
-    tokens: object = None,
-) -> Array:
+    weights: Mapping[str, Array], images: Array, config: VitConfig, ops: Ops = REFERENCE, trace: Trace = untraced,
+    keep_rate: object = None, tokens: object = None,
+) -> Array:  # fmt: skip
     """[B, in_chans, H, W] -> [B, N, C]: the tokens after the last norm, before pooling."""
     return encode(Network(weights, ops, trace), images, config, Schedule(config, keep_rate, tokens))
 
@@ -93,10 +88,7 @@ def embed_patches(net: Network, images: Array, config: VitConfig) -> Array:
 
 
 def hmlp_stem(net: Network, images: Array) -> Array:
-    """[B, in_chans, H, W] -> [B, C, H / 16, W / 16]: patches of 4, 8 and 16 pixels, none seeing another. [3T] section 5.
-
-    Convolution 4x4, 2x2, 2x2 of stride equal to size, a batch norm after each, GELU between (none at the end).
-    """
+    """[B, in_chans, H, W] -> [B, C, H / 16, W / 16]: patches of 4, 8, 16 pixels with a norm each, GELU between. [3T] section 5."""
     path = "patch_embed.proj"
     x = net.batch_norm(f"{path}.1", net.conv2d(f"{path}.0", images, stride=4))
     x = net.batch_norm(f"{path}.4", net.conv2d(f"{path}.3", net.gelu(f"{path}.2", x), stride=2))
@@ -189,6 +181,12 @@ def classify(net: Network, x: Array, config: VitConfig) -> Array:
     if config.heads:
         states = [net.linear(head, state) for head, state in zip(config.heads, states, strict=True)]
     return net.trace("logits", mean_of(states))
+
+
+@piece
+def pooled(net: Network, x: Array, config: VitConfig) -> Array:
+    """[B, N, C] -> [B, C]: the state that the head reads; of the states of several, their mean."""
+    return mean_of(pool(net, x, config))
 
 
 def pool(net: Network, x: Array, config: VitConfig) -> list[Array]:

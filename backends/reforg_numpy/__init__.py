@@ -8,6 +8,7 @@ import numpy as np
 
 from reforg.ops import REFERENCE, gelu, matmul, narrow, widen
 from reforg_numpy.batches import run as run
+from reforg_numpy.plans import plans as plans
 
 name = "numpy"
 namespace = array_api_compat.numpy

@@ -10,7 +10,6 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from importlib import import_module
 from threading import Lock, get_ident
 from types import MappingProxyType
 from typing import Any
@@ -19,7 +18,7 @@ import numpy as np
 
 from reforg.costs import cost
 from reforg.models import Model
-from reforg.ops import Ops, pieces
+from reforg.ops import Ops, bodies
 from reforg.ops.record import operations
 
 SIDE, PRODUCTS = 1536, 5  # of the square matrices whose product tells the peak, and how many times
@@ -88,15 +87,8 @@ class Stopwatch:
     def record(self, ops: Ops) -> Ops:
         """The record with every operation and every piece under the clock."""
         fine: dict[str, Any] = {name: self.timed(name, getattr(ops, name)) for name in operations()}
-        coarse = {name: self.timed(name, ops.coarse.get(name) or _body(name)) for name in pieces()}
+        coarse = {name: self.timed(name, ops.coarse.get(name, body)) for name, body in bodies().items()}
         return replace(ops, **fine, coarse=MappingProxyType(coarse))
-
-
-def _body(name: str) -> Callable[..., Any]:
-    """A piece's own body."""
-    module, _, function = name.partition(".")
-    body: Callable[..., Any] = getattr(import_module(f"reforg.{module}"), function).__wrapped__
-    return body
 
 
 def _convolution(arguments: Any, result: Any) -> int:

@@ -66,7 +66,7 @@ def operations() -> tuple[str, ...]:
     return tuple(entry.name for entry in fields(Ops) if entry.name not in ("coarse", "providers"))
 
 
-_PIECES: list[str] = []
+_PIECES: dict[str, Callable[..., Any]] = {}
 
 
 def pieces() -> tuple[str, ...]:
@@ -74,10 +74,15 @@ def pieces() -> tuple[str, ...]:
     return tuple(_PIECES)
 
 
+def bodies() -> Mapping[str, Callable[..., Any]]:
+    """The pieces by name, each as the model declares it: its own body, which is the reference."""
+    return MappingProxyType(_PIECES)
+
+
 def piece(function: Callable[Concatenate[Network, P], R]) -> Callable[Concatenate[Network, P], R]:
     """Declare a step of a model as replaceable under "module.function"; its own body is the reference."""
     name = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
-    _PIECES.append(name)
+    _PIECES[name] = function
 
     @wraps(function)
     def run(net: Network, /, *args: P.args, **kwargs: P.kwargs) -> R:

@@ -40,13 +40,17 @@ def build(config: Config, weights: Mapping[str, Any], dtype: str, device: Any, t
     weights: float32 NumPy arrays under the official names; used where they lie if dtype and device allow. threads: for
     torch.set_num_threads. Raises ValueError for a config, a dtype or a device that it does not know.
     """
-    _check(config, dtype)
+    return built(config, weights, dtype, device, threads, lambda forward: forward)
+
+
+def built(
+    config: Config, weights: Mapping[str, Any], dtype: str, device: Any, threads: int | None, made: Callable[[Forward], Forward]
+) -> Forward:
+    """As `build`; what runs is what `made` makes of the forward pass from tensors to tensors."""
     if threads is not None:
         torch.set_num_threads(threads)
-    place, kind = torch.get_default_device() if device is None else torch.device(device), getattr(torch, dtype)
-    tensors = {key: torch.from_numpy(value).to(device=place, dtype=kind).contiguous() for key, value in weights.items()}
-    family = shunted if isinstance(config, ShuntedConfig) else vit
-    forward = family.build(config, tensors)
+    place = torch.get_default_device() if device is None else torch.device(device)
+    forward, kind = made(forward_of(config, weights, dtype, place)), getattr(torch, dtype)
 
     @torch.inference_mode()  # type: ignore[untyped-decorator]
     def run(images: Any) -> Any:
@@ -57,10 +61,19 @@ def build(config: Config, weights: Mapping[str, Any], dtype: str, device: Any, t
     return answer
 
 
+def forward_of(config: Config, weights: Mapping[str, Any], dtype: str, place: Any) -> Forward:
+    """The forward pass from images (B, C, H, W) to logits (B, num_classes), tensors of that dtype on that device."""
+    _check(config, dtype)
+    kind = getattr(torch, dtype)
+    tensors = {key: torch.from_numpy(value).to(device=place, dtype=kind).contiguous() for key, value in weights.items()}
+    family = shunted if isinstance(config, ShuntedConfig) else vit
+    return family.build(config, tensors)
+
+
 def _check(config: Any, dtype: str) -> None:
     known = KNOWN.get(type(config), set())
     unknown = {entry.name for entry in fields(config)} - known if known else {type(config).__name__}
     if unknown:
-        raise ValueError(f"no {', '.join(sorted(unknown))}; {name} knows the fields of VitConfig and ShuntedConfig")
+        raise ValueError(f"no {', '.join(sorted(unknown))}; torch's peers know the fields of VitConfig and ShuntedConfig")
     if dtype not in ("float64", "float32", "float16", "bfloat16"):
-        raise ValueError(f"no dtype {dtype!r}; {name} has float64, float32, float16 and bfloat16")
+        raise ValueError(f"no dtype {dtype!r}; torch has float64, float32, float16 and bfloat16")

@@ -1,0 +1,230 @@
+"""Programs run by numba's kernels: weights packed once, steps as one array of records, threads that share every step."""
+
+import math
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from reforg_numpy.kernels import work
+from reforg_numpy.kernels.attention import scratch_of_head
+from reforg_numpy.kernels.rows import ADD, GELU, PLAIN, RELU
+from reforg_numpy.kernels.threads import SPACE
+from reforg_numpy.kernels.tile import CHUNK, DEPTH, HEIGHT, PANEL
+from reforg_numpy.program import LINE, Floats, Layout, Matrix, Packed, Program, Step, Tokens
+from reforg_numpy.team import TEAM
+
+LAYOUT = Layout(PANEL, CHUNK, DEPTH)
+ENDS = {"plain": PLAIN, "gelu": GELU, "relu": RELU, "add": ADD}
+CACHED = 1 << 17  # floats of the rows that a unit of a product reads: half of a second-level cache
+CONSTANTS = 1 << 24  # floats for what is made of weights: positions of other image sizes
+UNITS = 4  # of a step, for each thread: fewer leave a thread idle at its end, more read weights again
+
+
+def aligned(size: int) -> Floats:
+    """Memory for so many floats, not touched, that begins with a line of the cache."""
+    room = np.empty(size + 16, np.float32)
+    start = -room.ctypes.data % 64 // 4
+    return room[start : start + size]
+
+
+class FullError(Exception):
+    """More constants than there is room for."""
+
+
+class Weights:
+    """Weights in the order in which the kernels read them, packed when a program first asks for them."""
+
+    def __init__(self, weights: Any) -> None:
+        largest = sum(_room(array) for array in weights.values())
+        self.array = aligned(2 * largest + CONSTANTS)  # only what is touched takes memory; a matrix may be packed in parts, too
+        self._used = 0
+        self._packed: dict[Hashable, tuple[int, Any]] = {}
+
+    def place(self, packed: Packed | None) -> int:
+        """Where it begins; -1 for none. Raises FullError."""
+        if packed is None:
+            return -1
+        if packed.key not in self._packed:
+            rows = packed.array if packed.part is None else packed.array[slice(*packed.part)]
+            start = PACK[packed.kind](self, np.asarray(rows, np.float32))
+            self._packed[packed.key] = start, packed.array  # kept, so that its id stays its own
+        return self._packed[packed.key][0]
+
+    def _take(self, *shape: int) -> tuple[int, Floats]:
+        start, size = self._used, math.prod(shape)
+        if start + size > len(self.array):
+            raise FullError
+        self._used += -(-size // LINE) * LINE
+        return start, self.array[start : start + size].reshape(shape)
+
+    def row(self, array: Floats) -> int:
+        """[O], filled up with zeros."""
+        return self.rows(array[None, :])
+
+    def rows(self, array: Floats) -> int:
+        """[N, C], each row filled up with zeros."""
+        count, columns = array.shape
+        start, place = self._take(count, -(-columns // PANEL) * PANEL)
+        place[:, :columns], place[:, columns:] = array, 0
+        return start
+
+    def product(self, array: Floats) -> int:
+        """[O, K] -> panels of its transpose [O / PANEL, K, PANEL], filled up with zeros."""
+        columns, inner = array.shape
+        whole = columns // PANEL
+        start, place = self._take(-(-columns // PANEL), inner, PANEL)
+        place[:whole] = array[: whole * PANEL].reshape(whole, PANEL, inner).transpose(0, 2, 1)
+        if whole < len(place):
+            place[whole] = 0
+            place[whole, :, : columns - whole * PANEL] = array[whole * PANEL :].T
+        return start
+
+
+PACK = {"row": Weights.row, "rows": Weights.rows, "product": Weights.product}
+
+
+def _room(array: Any) -> int:
+    rows = array.shape[0] if array.ndim else 1
+    return -(-rows // PANEL) * PANEL * max(1, array.size // max(rows, 1)) + LINE
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A program whose steps are records. scratch: where each thread's begins; size: floats of memory with all of it."""
+
+    program: Program
+    steps: Any
+    scratch: list[int]
+    size: int
+
+
+class Engine:
+    """Runs the programs of one model, one at a time: their memory is the same, as nothing is left in it for the next call."""
+
+    layout, full = LAYOUT, FullError
+
+    def __init__(self, weights: Any) -> None:
+        self._weights = Weights(weights)
+        self._memory = aligned(0)
+        self.clock = np.zeros(1, np.int64)
+
+    def ready(self, program: Program, threads: int) -> Ready:
+        """The program's steps for so many threads, its weights packed."""
+        records = np.zeros(len(program.steps), work.STEP)
+        needs = [
+            encode(step, record, self._weights, program.images, threads)
+            for step, record in zip(program.steps, records, strict=True)
+        ]
+        room = -(-(max(needs) + 4 * LINE) // LINE) * LINE  # and a little more, so that threads share no line of the cache
+        places = [program.size + thread * room for thread in range(threads)]
+        return Ready(program, records, places, program.size + threads * room)
+
+    def run(self, ready: Ready, images: Floats) -> list[Floats]:
+        """[B, C, H, W] -> views of the results, until the next run."""
+        if len(self._memory) < ready.size:
+            self._memory = aligned(ready.size)
+        flat = np.require(images, np.float32, ("C", "W", "A")).reshape(-1)
+        counters = np.zeros((len(ready.steps) + 1) * SPACE, np.int64)
+        clock = np.zeros(len(ready.steps) + 1, np.int64)
+        threads = len(ready.scratch)
+
+        def share(thread: int) -> None:
+            work.work(
+                ready.steps, self._memory, self._weights.array, flat, counters, clock, thread, threads, ready.scratch[thread]
+            )
+
+        TEAM.run(threads, share)
+        self.clock = clock
+        return [self._view(result) for result in ready.program.results]
+
+    def _view(self, tokens: Tokens) -> Floats:
+        """What stands in memory for an array."""
+        matrix = tokens.matrix
+        rows = self._memory[matrix.start : matrix.start + matrix.rows * matrix.pitch].reshape(-1, matrix.pitch)
+        return rows[:, : matrix.columns].reshape(tokens.shape)
+
+
+def encode(step: Step, record: Any, weights: Weights, images: int, threads: int) -> int:
+    """Fill in the record of a step -> floats of scratch that a thread needs for it."""
+    target, fields = step.target, step.fields
+    record["kind"] = work.KINDS.index(step.kind)
+    record["target"], record["target_pitch"], record["target_leap"] = target.start, target.pitch, target.leap
+    record["rows"], record["columns"] = target.rows, target.columns
+    for name, value in fields.items():
+        if isinstance(value, Matrix):
+            record[name] = value.start
+        elif name == "end":
+            record[name] = ENDS[value]
+        elif value is None:
+            record[name] = -1
+        elif name in ("eps", "scale") or isinstance(value, int):
+            record[name] = value
+        elif name in ("weight", "bias", "gain"):
+            record[name] = weights.place(value)
+    if "source" in fields:
+        source = fields["source"]
+        record["source_pitch"], record["source_leap"], record["inner"] = source.pitch, source.leap, source.columns
+    return SPLIT.get(step.kind, by_image)(step, record, images, threads)
+
+
+def by_image(step: Step, record: Any, images: int, threads: int) -> int:
+    """A unit for each image."""
+    record["units"] = images
+    if step.kind == "mean":
+        record["branch_leap"] = step.fields["other"].start - step.fields["source"].start
+    return 0
+
+
+def by_rows(step: Step, record: Any, images: int, threads: int) -> int:
+    """A unit for some rows."""
+    record["units"] = min(step.target.rows, threads * UNITS)
+    return 0
+
+
+def by_lines(step: Step, record: Any, images: int, threads: int) -> int:
+    """A unit for each row of patches."""
+    record["units"] = images * (step.fields["height"] // step.fields["patch"])
+    return 0
+
+
+def by_tiles(step: Step, record: Any, images: int, threads: int) -> int:
+    """Units of rows that stay in a core's cache while the weights pass by, and of columns where rows are few."""
+    rows, inner = step.target.rows, step.fields["source"].columns
+    panels, tiles = -(-step.target.columns // PANEL), -(-rows // HEIGHT)
+    parts = min(tiles, -(-rows // max(HEIGHT, CACHED // inner)))
+    if parts >= threads * UNITS:
+        parts, columns = min(tiles, -(-parts // threads) * threads), 1
+    else:
+        columns = min(panels, -(-threads * UNITS // parts))
+    record["row_parts"], record["column_parts"], record["units"] = parts, columns, parts * columns
+    record["residual"], record["residual_pitch"] = step.target.start, step.target.pitch
+    return (-(-tiles // parts) + 1) * HEIGHT * PANEL
+
+
+def by_heads(step: Step, record: Any, images: int, threads: int) -> int:
+    """A unit for each head of each image, or for some of its queries where that leaves no thread idle."""
+    fields = step.fields
+    units = images * fields["heads"]
+    most = -(-fields["group"] // HEIGHT)
+    parts = next((n for n in range(1, min(4, most) + 1) if units * n % threads == 0 or units * n >= 8 * threads), min(4, most))
+    record["units"], record["parts"] = units * parts, parts
+    record["key_pitch"] = fields["keys"].pitch
+    if fields["attended"] is not None:
+        record["attended_pitch"] = fields["attended"].pitch
+    return int(scratch_of_head(fields["key_count"], fields["depth"]))
+
+
+def by_reorganized(step: Step, record: Any, images: int, threads: int) -> int:
+    """A unit for each image, which needs its scores, their keys and their order."""
+    record["units"] = images
+    attended = step.fields["attended"]
+    record["attended_pitch"] = attended.pitch
+    record["branch_leap"] = attended.rows // step.fields["branches"] * attended.pitch
+    return 3 * int(step.fields["tokens"])
+
+
+SPLIT = {
+    "patches": by_lines, "norm": by_rows, "linear": by_tiles, "attention": by_heads, "reorganize": by_reorganized,
+}  # fmt: skip

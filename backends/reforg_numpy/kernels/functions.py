@@ -1,0 +1,66 @@
+"""exp and GELU of a vector. Coefficients from golden/record/kernel_coefficients.py, lowest power first."""
+
+import numpy as np
+from numba import njit
+
+from reforg_numpy.kernels.simd import fma, power_of_two, smaller, splat, where_below
+
+single = np.float32
+EXP = tuple(map(single, (0.5, 0.16666573381900845, 0.04166655011030512, 0.008363773874405574, 0.0013926926614021907)))
+ERF_ABOVE = tuple(
+    map(
+        single,
+        (
+            0.7978845441266621, 0.0678445917894765, 0.009353659209505531, 0.00033769428166194164, 1.2576113971206883e-05,
+            4.459095839300717e-08,
+        ),
+    )
+)  # fmt: skip
+ERF_BELOW = tuple(
+    map(
+        single,
+        (
+            1.0, 0.25169691781973574, 0.028673428544880454, 0.001885028562313819, 7.331185698279929e-05, 1.1794723306636663e-06,
+        ),
+    )
+)  # fmt: skip
+ERF_END = single(5.6)  # beyond it erf(x/sqrt(2)) rounds to 1
+EXP_END = single(-87.0)  # below it exp(x) is no normal number, and is taken for 0
+BITS = single(1.4426950408889634)  # 1/ln 2
+LN2_HIGH, LN2_LOW = single(0.693145751953125), single(1.4286068203094173e-06)  # the first has 15 bits: its multiples are exact
+ROUNDER = single(12582912.0)  # 1.5 * 2**23: adding it rounds to a whole number
+
+
+@njit
+def exp(x):
+    """exp(x) for x <= 0, to 1 unit in the last place; NaN stays."""
+    inner = where_below(x, splat(EXP_END), splat(EXP_END), x)
+    whole = fma(inner, splat(BITS), splat(ROUNDER)) - splat(ROUNDER)
+    rest = fma(whole, splat(-LN2_LOW), fma(whole, splat(-LN2_HIGH), inner))
+    value = fma(splat(EXP[4]), rest, splat(EXP[3]))
+    value = fma(value, rest, splat(EXP[2]))
+    value = fma(value, rest, splat(EXP[1]))
+    value = fma(value, rest, splat(EXP[0]))
+    value = fma(value * rest, rest, rest) + splat(single(1.0))
+    return where_below(x, splat(EXP_END), splat(single(0.0)), value * power_of_two(whole))
+
+
+@njit
+def gelu(x):
+    """x Phi(x), Phi(x) = (1 + erf(x/sqrt(2)))/2, by a quotient of two polynomials in x^2."""
+    end = splat(ERF_END)
+    square = smaller(end * end, x * x)
+    above = fma(splat(ERF_ABOVE[5]), square, splat(ERF_ABOVE[4]))
+    above = fma(above, square, splat(ERF_ABOVE[3]))
+    above = fma(above, square, splat(ERF_ABOVE[2]))
+    above = fma(above, square, splat(ERF_ABOVE[1]))
+    above = fma(above, square, splat(ERF_ABOVE[0]))
+    below = fma(splat(ERF_BELOW[5]), square, splat(ERF_BELOW[4]))
+    below = fma(below, square, splat(ERF_BELOW[3]))
+    below = fma(below, square, splat(ERF_BELOW[2]))
+    below = fma(below, square, splat(ERF_BELOW[1]))
+    below = fma(below, square, splat(ERF_BELOW[0]))
+    half = splat(single(0.5))
+    phi = fma(x * above / below, half, half)
+    phi = where_below(x, splat(-ERF_END), splat(single(0.0)), phi)
+    return x * where_below(end, x, splat(single(1.0)), phi)

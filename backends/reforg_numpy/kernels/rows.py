@@ -1,0 +1,66 @@
+"""What is done row by row: norm, the ends of products, embedding, pooling.
+
+Matrices lie in one array `memory`. Their columns come in chunks: column c of row r is at `start + (c // CHUNK) * leap + r * pitch
++ c % CHUNK`. Rows of x, of queries and of values are whole (leap = CHUNK); what a product reads is not (pitch = DEPTH). Every row
+is filled up to a whole panel, with zeros or with what nobody reads.
+"""
+
+import numpy as np
+from numba import njit
+
+from reforg_numpy.kernels.functions import gelu, single
+from reforg_numpy.kernels.simd import LANES, fma, larger, leading, load, root, splat, store, total
+from reforg_numpy.kernels.tile import CHUNK, PANEL
+
+PLAIN, GELU, RELU, ADD = range(4)  # how a product ends
+
+
+@njit
+def part(count, parts, size, index):
+    """Where part `index` of `count` begins, in steps of `size`."""
+    return min(count, (count + size - 1) // size * index // parts * size)
+
+
+@njit
+def vectors(columns):
+    """Up to where a row is worked on, in whole vectors."""
+    return (columns + LANES - 1) // LANES * LANES
+
+
+@njit
+def norm_row(memory, source, columns, target, leap, weights, weight, bias, eps):
+    """Layer norm of a whole row, in two passes as the reference's: first the mean, then the squares of the distances from it."""
+    sums = splat(single(0.0))
+    for c in range(0, columns, LANES):
+        sums = sums + leading(load(memory, source + c), columns - c)
+    mean = splat(total(sums) / single(columns))
+    squares = splat(single(0.0))
+    for c in range(0, columns, LANES):
+        centred = leading(load(memory, source + c) - mean, columns - c)
+        squares = fma(centred, centred, squares)
+    deviation = root(splat(total(squares) / single(columns) + eps))
+    inverse = splat(single(1.0)) / deviation
+    for c in range(0, columns, LANES):
+        centred = (load(memory, source + c) - mean) * inverse
+        value = fma(centred, load(weights, weight + c), load(weights, bias + c))
+        store(memory, target + (c // CHUNK) * leap + c % CHUNK, value)
+
+
+@njit
+def finish(memory, tile, rows, target, pitch, weights, bias, gain, residual, residual_pitch, end):
+    """End a tile of a product: its bias, then what follows it, and to its place. bias, gain: -1 where there is none."""
+    for row in range(rows):
+        for c in range(0, PANEL, LANES):
+            value = load(memory, tile + row * PANEL + c)
+            if gain >= 0 and end != ADD:  # a batch norm: value * gain + bias
+                value = fma(value, load(weights, gain + c), load(weights, bias + c))
+            elif bias >= 0:
+                value = value + load(weights, bias + c)
+            if end == GELU:
+                value = gelu(value)
+            elif end == RELU:
+                value = larger(splat(single(0.0)), value)
+            elif end == ADD:
+                before = load(memory, residual + row * residual_pitch + c)
+                value = before + (value * load(weights, gain + c) if gain >= 0 else value)
+            store(memory, target + row * pitch + c, value)

@@ -1,0 +1,1 @@
+"""Programs that run ONNX graphs, beside which `reforg bench` measures reforg."""

@@ -1,0 +1,64 @@
+"""What the peers that run ONNX graphs share: the graph, which is torch eager's forward pass as torch exports it.
+
+The export has a process of its own. So the memory of these peers is that of somebody who has the graph already, without torch and
+its exporter, while the time until the first logits has the export in it. Everything is written into a temporary folder.
+"""
+
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from reforg.config import Config
+
+EXPORTER = "reforg_torch.peer.exported"
+Forward = Callable[[Any], Any]
+
+
+def _need(*packages: str) -> None:
+    """ImportError for the first package that is not installed; none is imported, because only the exporter uses them."""
+    for package in packages:
+        if find_spec(package) is None:
+            raise ModuleNotFoundError(f"no package {package!r}, which exports the graph", name=package)
+
+
+_need("torch", "onnx", "onnxscript")
+
+
+def build(who: str, config: Config, weights: Mapping[str, Any], dtype: str, device: Any, opened: Callable[[Path], Forward]) -> Forward:
+    """A function from images (B, C, H, W) to logits, which exports a graph for the first images of each shape.
+
+    who: for errors. opened: a function from a graph's file to the function that runs it. Raises ValueError for a dtype or a
+    device that there is not, and at the first call for what torch eager refuses.
+    """
+    if dtype != "float32":
+        raise ValueError(f"no dtype {dtype!r}; {who} has float32 only")
+    if device not in (None, "cpu", "CPU"):
+        raise ValueError(f"no device {device!r}; {who} has only 'cpu'")
+    folder = TemporaryDirectory(prefix="reforg-onnx-")  # lives as long as `session`, because weights may be mapped from it
+    (Path(folder.name) / "config.pickle").write_bytes(pickle.dumps(config))
+    np.savez(Path(folder.name) / "weights.npz", **weights)
+
+    @cache
+    def session(*shape: int) -> Forward:
+        return opened(exported(Path(folder.name), shape))
+
+    return lambda images: session(*images.shape)(images)
+
+
+def exported(folder: Path, shape: tuple[int, ...]) -> Path:
+    """The file of the graph for images of that shape, which did not exist. Raises ValueError in the exporter's words."""
+    name = "x".join(map(str, shape)) + ".onnx"
+    command = [sys.executable, "-P", "-m", EXPORTER, str(folder), name, *map(str, shape)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own interpreter
+    if done.returncode:
+        lines = done.stderr.strip().splitlines()
+        raise ValueError(lines[-1] if lines else f"the export ended with exit code {done.returncode}")
+    return folder / name
