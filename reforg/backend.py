@@ -103,11 +103,17 @@ def imported(kind: str, name: str, points: Mapping[str, EntryPoint]) -> Any:
     try:
         return point.load()
     except ImportError as error:
-        missing, giver = error.name or name, point.dist
-        hint = f": pip install 'reforg[{name}]'" if giver is not None and giver.name == "reforg" else ""
-        raise BackendError(f"{kind} {name!r} needs the package {missing!r}, which is not installed{hint}") from error
+        missing = f"{kind} {name!r} needs the package {error.name or name!r}, which is not installed"
+        raise BackendError(missing + _hint(kind, name, point)) from error
     except Exception as error:  # whatever a framework's start can raise
         raise BackendError(f"{kind} {name!r} cannot be loaded: {_reason(error)}") from error
+
+
+def _hint(kind: str, name: str, point: EntryPoint) -> str:
+    """How to install what is missing, where we have an extra for it: one of that name, or one for all of that kind."""
+    extras = (point.dist.metadata.get_all("Provides-Extra") or ()) if point.dist is not None and point.dist.name == "reforg" else ()
+    extra = next((extra for extra in (name, f"{kind}s") if extra in extras), None)
+    return "" if extra is None else f": pip install 'reforg[{extra}]'"
 
 
 def check(backend: Backend, dtype: str, device: Any) -> None:

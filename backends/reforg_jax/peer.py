@@ -34,7 +34,9 @@ def build(
 
     @jax.jit  # type: ignore[untyped-decorator]
     def forward(weights: Any, images: Any) -> Any:
-        return shunted.forward(weights, images, config) if isinstance(config, ShuntedConfig) else vit.forward(weights, images, config)
+        return (
+            shunted.forward(weights, images, config) if isinstance(config, ShuntedConfig) else vit.forward(weights, images, config)
+        )
 
     def run(images: Any) -> Any:
         logits = backend.to_numpy(forward(arrays, backend.asarray(images, kind, device)))

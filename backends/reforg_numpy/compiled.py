@@ -2,22 +2,26 @@
 
 import math
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from reforg_numpy.kernels import work
 from reforg_numpy.kernels.attention import scratch_of_head
+from reforg_numpy.kernels.depthwise import GELU_OF_SUM, MORE, SUM
 from reforg_numpy.kernels.rows import ADD, GELU, PLAIN, RELU
 from reforg_numpy.kernels.threads import SPACE
 from reforg_numpy.kernels.tile import CHUNK, DEPTH, HEIGHT, PANEL
-from reforg_numpy.program import LINE, Floats, Layout, Matrix, Packed, Program, Step, Tokens
+from reforg_numpy.program import LINE, Floats, Layout, Maps, Matrix, Packed, Program, Step, Tokens
 from reforg_numpy.team import TEAM
 
 LAYOUT = Layout(PANEL, CHUNK, DEPTH)
-ENDS = {"plain": PLAIN, "gelu": GELU, "relu": RELU, "add": ADD}
-CACHED = 1 << 17  # floats of the rows that a unit of a product reads: half of a second-level cache
+WORDS = {
+    "end": {"plain": PLAIN, "gelu": GELU, "relu": RELU, "add": ADD, "sum": SUM, "gelu of sum": GELU_OF_SUM, "more": MORE},
+    "before": {"rows": work.ROWS, "norm": work.NORMED, "pixels": work.MAPS, "planes": work.PLANES},
+}  # fmt: skip
+ROWS = 204  # that a unit of a product reads: a chunk of them and their sums stay in a second-level cache
 CONSTANTS = 1 << 24  # floats for what is made of weights: positions of other image sizes
 UNITS = 4  # of a step, for each thread: fewer leave a thread idle at its end, more read weights again
 
@@ -81,8 +85,23 @@ class Weights:
             place[whole, :, : columns - whole * PANEL] = array[whole * PANEL :].T
         return start
 
+    def planes(self, array: Floats) -> int:
+        """[O, C, kh, kw] -> a product with windows whose columns are channels, lines, pixels."""
+        return self.product(array.reshape(len(array), -1))
 
-PACK = {"row": Weights.row, "rows": Weights.rows, "product": Weights.product}
+    def pixels(self, array: Floats) -> int:
+        """[O, C, kh, kw] -> a product with windows whose columns are lines, pixels, channels."""
+        return self.product(array.transpose(0, 2, 3, 1).reshape(len(array), -1))
+
+    def taps(self, array: Floats) -> int:
+        """[C, 1, 3, 3] -> a row of channels for each tap."""
+        return self.rows(array.reshape(len(array), -1).T)
+
+
+PACK = {
+    "row": Weights.row, "rows": Weights.rows, "product": Weights.product, "planes": Weights.planes, "pixels": Weights.pixels,
+    "taps": Weights.taps,
+}  # fmt: skip
 
 
 def _room(array: Any) -> int:
@@ -92,10 +111,14 @@ def _room(array: Any) -> int:
 
 @dataclass(frozen=True)
 class Ready:
-    """A program whose steps are records. scratch: where each thread's begins; size: floats of memory with all of it."""
+    """A program whose steps, some of them together, are records.
+
+    scratch: where each thread's begins; size: floats of memory with all of it.
+    """
 
     program: Program
-    steps: Any
+    steps: list[Step]
+    records: Any
     scratch: list[int]
     size: int
 
@@ -112,38 +135,69 @@ class Engine:
 
     def ready(self, program: Program, threads: int) -> Ready:
         """The program's steps for so many threads, its weights packed."""
-        records = np.zeros(len(program.steps), work.STEP)
-        needs = [
-            encode(step, record, self._weights, program.images, threads)
-            for step, record in zip(program.steps, records, strict=True)
-        ]
+        steps = together(program.steps, threads)
+        records = np.zeros(len(steps), work.STEP)
+        records["norm_weight"] = -1
+        needs = [encode(step, record, self._weights, program.images, threads) for step, record in zip(steps, records, strict=True)]
         room = -(-(max(needs) + 4 * LINE) // LINE) * LINE  # and a little more, so that threads share no line of the cache
         places = [program.size + thread * room for thread in range(threads)]
-        return Ready(program, records, places, program.size + threads * room)
+        return Ready(program, steps, records, places, program.size + threads * room)
 
     def run(self, ready: Ready, images: Floats) -> list[Floats]:
         """[B, C, H, W] -> views of the results, until the next run."""
         if len(self._memory) < ready.size:
             self._memory = aligned(ready.size)
         flat = np.require(images, np.float32, ("C", "W", "A")).reshape(-1)
-        counters = np.zeros((len(ready.steps) + 1) * SPACE, np.int64)
-        clock = np.zeros(len(ready.steps) + 1, np.int64)
+        counters = np.zeros((len(ready.records) + 1) * SPACE, np.int64)
+        clock = np.zeros(len(ready.records) + 1, np.int64)
         threads = len(ready.scratch)
 
         def share(thread: int) -> None:
             work.work(
-                ready.steps, self._memory, self._weights.array, flat, counters, clock, thread, threads, ready.scratch[thread]
+                ready.records, self._memory, self._weights.array, flat, counters, clock, thread, threads, ready.scratch[thread]
             )
 
         TEAM.run(threads, share)
         self.clock = clock
         return [self._view(result) for result in ready.program.results]
 
-    def _view(self, tokens: Tokens) -> Floats:
+    def _view(self, result: Tokens | Maps) -> Floats:
         """What stands in memory for an array."""
+        tokens = result.tokens if isinstance(result, Maps) else result
         matrix = tokens.matrix
         rows = self._memory[matrix.start : matrix.start + matrix.rows * matrix.pitch].reshape(-1, matrix.pitch)
-        return rows[:, : matrix.columns].reshape(tokens.shape)
+        array = rows[:, : matrix.columns].reshape(tokens.shape)
+        return array.swapaxes(1, 2).reshape(result.shape) if isinstance(result, Maps) else array
+
+
+def together(steps: list[Step], threads: int) -> list[Step]:
+    """Each norm in one step with the product behind it, where that product's units have all columns of their rows.
+
+    The norm is then computed by the unit that reads it, and stays in its core's cache.
+    """
+    result: list[Step] = []
+    for number, step in enumerate(steps):
+        before = result[-1] if result else None
+        if before is not None and before.kind == "norm" and step.kind == "linear" and _fits(before, step, steps[number + 1 :], threads):
+            norm = {"norm_weight": before.fields["weight"], "norm_bias": before.fields["bias"], "eps": before.fields["eps"]}
+            result[-1] = replace(step, fields=step.fields | norm | {"source": before.fields["source"], "before": "norm"})
+        else:
+            result.append(step)
+    return result
+
+
+def _fits(norm: Step, product: Step, later: list[Step], threads: int) -> bool:
+    """Whether the product reads the norm's rows, all of them, and has them to itself."""
+    if product.fields["before"] != "rows" or product.fields["source"] != norm.target:
+        return False
+    if norm.fields["group"] != norm.fields["tokens"] or norm.fields["end"] != "plain":
+        return False
+    for step in later:
+        if any(isinstance(value, Matrix) and value.start == norm.target.start for value in step.fields.values()):
+            return False
+        if step.target.start == norm.target.start:
+            break
+    return split(product, threads, True)[1] == 1
 
 
 def encode(step: Step, record: Any, weights: Weights, images: int, threads: int) -> int:
@@ -151,21 +205,22 @@ def encode(step: Step, record: Any, weights: Weights, images: int, threads: int)
     target, fields = step.target, step.fields
     record["kind"] = work.KINDS.index(step.kind)
     record["target"], record["target_pitch"], record["target_leap"] = target.start, target.pitch, target.leap
+    record["target_chunk"] = target.chunk
     record["rows"], record["columns"] = target.rows, target.columns
     for name, value in fields.items():
         if isinstance(value, Matrix):
             record[name] = value.start
-        elif name == "end":
-            record[name] = ENDS[value]
+        elif name in WORDS:
+            record[name] = WORDS[name][value]
         elif value is None:
             record[name] = -1
         elif name in ("eps", "scale") or isinstance(value, int):
             record[name] = value
-        elif name in ("weight", "bias", "gain"):
+        elif name in ("weight", "bias", "gain", "norm_weight", "norm_bias"):
             record[name] = weights.place(value)
     if "source" in fields:
         source = fields["source"]
-        record["source_pitch"], record["source_leap"], record["inner"] = source.pitch, source.leap, source.columns
+        record["source_pitch"], record["source_leap"] = source.pitch, source.leap
     return SPLIT.get(step.kind, by_image)(step, record, images, threads)
 
 
@@ -184,23 +239,33 @@ def by_rows(step: Step, record: Any, images: int, threads: int) -> int:
 
 
 def by_lines(step: Step, record: Any, images: int, threads: int) -> int:
-    """A unit for each row of patches."""
-    record["units"] = images * (step.fields["height"] // step.fields["patch"])
+    """A unit for each line of each image's maps."""
+    record["units"] = images * step.fields["height"]
     return 0
 
 
 def by_tiles(step: Step, record: Any, images: int, threads: int) -> int:
-    """Units of rows that stay in a core's cache while the weights pass by, and of columns where rows are few."""
-    rows, inner = step.target.rows, step.fields["source"].columns
-    panels, tiles = -(-step.target.columns // PANEL), -(-rows // HEIGHT)
-    parts = min(tiles, -(-rows // max(HEIGHT, CACHED // inner)))
-    if parts >= threads * UNITS:
-        parts, columns = min(tiles, -(-parts // threads) * threads), 1
-    else:
-        columns = min(panels, -(-threads * UNITS // parts))
+    """A unit for some rows and some columns of a product."""
+    rows, inner, made = step.target.rows, step.fields["inner"], step.fields["before"] != "rows"
+    panels, tiles, chunks = -(-step.target.columns // PANEL), -(-rows // HEIGHT), -(-inner // CHUNK)
+    parts, columns = split(step, threads, made)
     record["row_parts"], record["column_parts"], record["units"] = parts, columns, parts * columns
-    record["residual"], record["residual_pitch"] = step.target.start, step.target.pitch
-    return (-(-tiles // parts) + 1) * HEIGHT * PANEL
+    most = (-(-tiles // parts) + 1) * HEIGHT
+    slabs = -(-panels // columns) if chunks > 1 else 1
+    return most * PANEL * slabs + (most * chunks * DEPTH if made else 0)
+
+
+def split(step: Step, threads: int, made: bool) -> tuple[int, int]:
+    """made: whether a unit makes its rows first.
+
+    Into how many parts of rows, that stay in a core's cache while the weights pass by, and of columns, where rows are few."""
+    rows, inner = step.target.rows, step.fields["inner"]
+    tiles, panels = -(-rows // HEIGHT), -(-step.target.columns // PANEL)
+    most = max(4 * HEIGHT, ROWS * CHUNK // max(inner, CHUNK)) if made else ROWS
+    parts = min(tiles, -(-rows // most))
+    if parts >= threads * UNITS:
+        return min(tiles, -(-parts // threads) * threads), 1
+    return parts, min(panels, -(-threads * UNITS // parts))
 
 
 def by_heads(step: Step, record: Any, images: int, threads: int) -> int:
@@ -210,7 +275,9 @@ def by_heads(step: Step, record: Any, images: int, threads: int) -> int:
     most = -(-fields["group"] // HEIGHT)
     parts = next((n for n in range(1, min(4, most) + 1) if units * n % threads == 0 or units * n >= 8 * threads), min(4, most))
     record["units"], record["parts"] = units * parts, parts
-    record["key_pitch"] = fields["keys"].pitch
+    keys, source = fields["keys"], fields["source"]
+    record["key_pitch"] = keys.pitch
+    record["key_step"], record["source_step"] = (m.leap if m.chunk == fields["depth"] else fields["depth"] for m in (keys, source))
     if fields["attended"] is not None:
         record["attended_pitch"] = fields["attended"].pitch
     return int(scratch_of_head(fields["key_count"], fields["depth"]))
@@ -226,5 +293,5 @@ def by_reorganized(step: Step, record: Any, images: int, threads: int) -> int:
 
 
 SPLIT = {
-    "patches": by_lines, "norm": by_rows, "linear": by_tiles, "attention": by_heads, "reorganize": by_reorganized,
+    "depthwise": by_lines, "norm": by_rows, "linear": by_tiles, "attention": by_heads, "reorganize": by_reorganized,
 }  # fmt: skip

@@ -15,9 +15,9 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from reforg.ops import REFERENCE
-from reforg_numpy import vit_steps
+from reforg_numpy import shunted_steps, vit_steps
 from reforg_numpy.batches import threads as threads_allowed
-from reforg_numpy.program import Floats, Images, Program, UnplannedError
+from reforg_numpy.program import Floats, Images, Program
 from reforg_numpy.team import TEAM
 
 KEPT = 8  # programs remembered: a few batch sizes, each with what is left over of a batch
@@ -41,7 +41,7 @@ class Plans:
 
     def table(self) -> Mapping[str, str]:
         """What the kernels run."""
-        return dict.fromkeys((*RUN_BY_PLANS, *vit_steps.PIECES), "numba")
+        return dict.fromkeys((*RUN_BY_PLANS, *vit_steps.PIECES, *shunted_steps.PIECES), "numba")
 
     def run(self, call: Any, images: Floats) -> Any:
         """[B, C, H, W] -> what `call.forward` makes of them; None where no plan can be made."""
@@ -81,11 +81,8 @@ class Plans:
 
     def _made(self, call: Any, shape: tuple[int, ...], threads: int) -> Any:
         program = Program(self._engine.layout, shape[0])
-        ops = REFERENCE.replaced("plan", vit_steps.replacements(call.only_logits))
-        try:
-            result = call.forward(self._weights, Images(program, shape), ops)
-        except UnplannedError:
-            return None
+        ops = REFERENCE.replaced("plan", vit_steps.replacements(call.only_logits) | shunted_steps.replacements())
+        result = call.forward(self._weights, Images(program, shape), ops)
         if isinstance(result, tuple | list):
             program.results, program.kind = list(result), type(result)
         else:

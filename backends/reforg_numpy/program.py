@@ -5,7 +5,7 @@ makes, and what it needs is in its fields, so that any executor can run it, and 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -33,27 +33,33 @@ class Layout:
 
 @dataclass(frozen=True)
 class Matrix:
-    """Rows and columns that begin at `start`: column c of row r is at start + (c // chunk) * leap + r * pitch + c % chunk."""
+    """Rows and columns that begin at `start`: column c of row r is at start + (c // chunk) * leap + r * pitch + c % chunk.
+
+    One whose rows are whole has a single chunk, and for `leap` a chunk of those that products read: for any chunk, column c of
+    it is c further on.
+    """
 
     start: int
     rows: int
     columns: int
     pitch: int
+    chunk: int
     leap: int
 
     def from_column(self, column: int, columns: int) -> "Matrix":
-        """Some of the columns of a matrix without chunks."""
-        return Matrix(self.start + column, self.rows, columns, self.pitch, self.leap)
+        """Some of the columns, from the first of a chunk or of a matrix of a single chunk."""
+        start = self.start + column // self.chunk * self.leap + column % self.chunk
+        return replace(self, start=start, columns=columns)
 
-    def part(self, index: int, parts: int) -> "Matrix":
-        """One of so many equal parts of the rows."""
-        rows = self.rows // parts
-        return Matrix(self.start + index * rows * self.pitch, rows, self.columns, self.pitch, self.leap)
+    def from_row(self, row: int, rows: int) -> "Matrix":
+        """Some of the rows."""
+        return replace(self, start=self.start + row * self.pitch, rows=rows)
 
 
 @dataclass(frozen=True)
 class Packed:
-    """Weights as an executor packs them: for a "product" with [O, K], as one "row" of numbers, or as "rows" as they are.
+    """Weights as an executor packs them: for a "product" with [O, K], or with the windows of "planes" or of "pixels"
+    [O, C, kh, kw]; as the "taps" [C, 1, kh, kw] of a depthwise convolution; as one "row" of numbers, or as "rows" as they are.
 
     part: of the array's rows. name: of what is not a weight, but made of some.
     """
@@ -87,25 +93,33 @@ class Program:
     images: int
     steps: list[Step] = field(default_factory=list)
     size: int = 0
-    results: "list[Tokens]" = field(default_factory=list)
+    results: "list[Tokens | Maps]" = field(default_factory=list)
     kind: Callable[[list[Any]], Any] = list
-    _named: dict[tuple[str, bool], Matrix] = field(default_factory=dict)
+    _named: dict[tuple[str, bool], tuple[int, int]] = field(default_factory=dict)
 
-    def matrix(self, name: str, rows: int, columns: int, product: bool = False) -> Matrix:
-        """Memory for a matrix; of the same name as an earlier one, in its place. product: whether products read it."""
-        layout, room = self.layout, self._named.get((name, product))
-        chunked = product and layout.chunk > 0
-        pitch = layout.depth if chunked else layout.padded(columns)
-        wide = -(-columns // layout.chunk) if chunked else 1
+    def matrix(self, name: str, rows: int, columns: int, product: bool = False, heads: int = 1) -> Matrix:
+        """Memory for a matrix; of the same name as an earlier one, in its place.
+
+        product: whether products read it. heads: how many columns belong together, where they are read head by head.
+        """
+        layout = self.layout
+        if product and layout.chunk:
+            chunk, pitch = layout.chunk, layout.depth
+        elif heads > 1 and layout.panel > 1 and heads % layout.panel == 0:
+            chunk, pitch = heads, heads
+        else:
+            chunk = pitch = layout.padded(columns)
+        wide = -(-columns // chunk)
+        leap = rows * pitch if wide > 1 or product else layout.chunk or chunk
         size = wide * rows * pitch
-        start = room.start if room is not None and size <= room.leap else self._take(size)
-        if room is None or size > room.leap:
-            self._named[name, product] = Matrix(start, 0, 0, 0, size)
-        return Matrix(start, rows, columns, pitch, rows * pitch if chunked else layout.chunk)
+        key = name, product
+        if key not in self._named or self._named[key][1] < size:
+            self._named[key] = self._take(size), size
+        return Matrix(self._named[key][0], rows, columns, pitch, chunk, leap)
 
     def place(self, name: str) -> int:
         """Where the whole-rowed matrix of that name begins."""
-        return self._named[name, False].start
+        return self._named[name, False][0]
 
     def _take(self, size: int) -> int:
         start = self.size
@@ -120,29 +134,69 @@ class Program:
     # The steps that many models have
 
     def norm(
-        self, name: str, source: Matrix, parameters: tuple[Any, Any], eps: float, rows: tuple[int, int], place: str, product: bool = True
+        self, name: str, source: Matrix, parameters: tuple[Any, Any], eps: float, place: str, product: bool = True,
+        rows: tuple[int, int] = (1, 1), end: str = "plain",
     ) -> Matrix:  # fmt: skip
-        """Layer norm of each image's first rows. rows: how many of how many."""
+        """Layer norm of each image's first rows, of so many. end: "plain", or "gelu" of it."""
         wanted, there = rows
-        target = self.matrix(place, self.images * wanted, source.columns, product)
+        target = self.matrix(place, source.rows // there * wanted, source.columns, product)
         weight, bias = parameters
         return self.add(
             name, "norm", target, source=source, weight=Packed(weight, "row"), bias=Packed(bias, "row"), eps=eps, group=wanted,
-            tokens=there,
+            tokens=there, end=end,
         )  # fmt: skip
 
     def linear(
         self, name: str, source: Matrix, parameters: tuple[Any, Any], place: str | Matrix, part: tuple[int, int] | None = None,
-        end: str = "plain", product: bool = False, gain: Any = None,
+        end: str = "plain", product: bool = False, gain: Any = None, heads: int = 1,
     ) -> Matrix:  # fmt: skip
         """[rows, K] W^T + b, of which `part` are the rows of W. end: "plain", "gelu", "relu", or "add" to what is at `place`."""
         weight, bias = parameters
         columns = weight.shape[0] if part is None else part[1] - part[0]
-        target = place if isinstance(place, Matrix) else self.matrix(place, source.rows, columns, product)
+        target = place if isinstance(place, Matrix) else self.matrix(place, source.rows, columns, product, heads)
         return self.add(
-            name, "linear", target, source=source, weight=Packed(weight, "product", part),
+            name, "linear", target, source=source, inner=source.columns, weight=Packed(weight, "product", part),
             bias=None if bias is None else Packed(bias, "row", part), end=end, gain=None if gain is None else Packed(gain, "row"),
+            before="rows",
         )  # fmt: skip
+
+    def convolve(
+        self, name: str, source: "Maps | Images", parameters: tuple[Any, Any], place: str, stride: int, padding: int = 0,
+        norm: tuple[Packed, Packed] | None = None, end: str = "plain",
+    ) -> "Maps":  # fmt: skip
+        """A convolution, as a product of windows; norm: the gain and the shift of a batch norm behind it (see `folded`)."""
+        weight, bias = parameters
+        columns, channels, size, _ = weight.shape
+        height, width = source.shape[2:]
+        out_height, out_width = (height + 2 * padding - size) // stride + 1, (width + 2 * padding - size) // stride + 1
+        target = self.matrix(place, self.images * out_height * out_width, columns)
+        planes = isinstance(source, Images)
+        gain, shift = norm or (None, None if bias is None else Packed(bias, "row"))
+        fields = {} if planes else {"source": source.tokens.matrix}
+        self.add(
+            name, "linear", target, **fields, inner=channels * size * size, weight=Packed(weight, "planes" if planes else "pixels"),
+            bias=shift, gain=gain, end=end, before="planes" if planes else "pixels", size=size, stride=stride, padding=padding,
+            channels=channels, height=height, width=width, out_height=out_height, out_width=out_width,
+        )  # fmt: skip
+        return Maps(Tokens(self, target, out_height * out_width), (out_height, out_width))
+
+    def depthwise(
+        self, name: str, source: Matrix, grid: tuple[int, int], parameters: tuple[Any, Any], target: Matrix, end: str
+    ) -> Matrix:  # fmt: skip
+        """A 3x3 convolution of each channel with its own kernel. end: "sum" with the source, "gelu of sum", or "more" of the target."""
+        weight, bias = parameters
+        return self.add(
+            name, "depthwise", target, source=source, weight=Packed(weight, "taps"),
+            bias=None if bias is None else Packed(bias, "row"), end=end, height=grid[0], width=grid[1],
+        )  # fmt: skip
+
+
+def folded(name: str, weights: Any, path: str, bias: Any = None, eps: float = 1e-5) -> tuple[Packed, Packed]:
+    """A batch norm's running statistics as gain and shift of what comes before its layer's own bias."""
+    gain = weights[f"{path}.weight"] / np.sqrt(weights[f"{path}.running_var"] + np.float32(eps))
+    mean = weights[f"{path}.running_mean"]
+    shift = weights[f"{path}.bias"] - (mean if bias is None else mean - bias) * gain
+    return Packed(gain, "row", None, f"{name} gain"), Packed(shift, "row", None, f"{name} shift")
 
 
 @dataclass(frozen=True)
@@ -167,6 +221,38 @@ class Tokens:
         """Rows of each image."""
         return self.count or 1
 
+    def __array_namespace__(self, api_version: str | None = None) -> type["Views"]:  # noqa: ARG002 - the standard's signature
+        return Views
+
+
+@dataclass(frozen=True)
+class Maps:
+    """What stands for tokens [B, N, C] seen as maps [B, C, H, W]."""
+
+    tokens: Tokens
+    grid: tuple[int, int]
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(B, C, H, W)."""
+        images, _, columns = self.tokens.shape
+        return (images, columns, *self.grid)
+
+
+class Views:
+    """As much of an array namespace as turns tokens into maps (reforg.ops.to_maps)."""
+
+    @staticmethod
+    def matrix_transpose(tokens: Tokens) -> Tokens:
+        """Only on the way to `reshape`."""
+        return tokens
+
+    @staticmethod
+    def reshape(tokens: Tokens, shape: tuple[int, ...]) -> Maps:
+        """[B, C, N] -> [B, C, H, W]."""
+        _, _, height, width = shape
+        return Maps(tokens, (height, width))
+
 
 @dataclass(frozen=True)
 class Images:
@@ -175,9 +261,3 @@ class Images:
     program: Program
     shape: tuple[int, int, int, int]
 
-
-Emit = Callable[..., Any]
-
-
-class UnplannedError(Exception):
-    """What no step is known for; the model is then computed operation by operation."""

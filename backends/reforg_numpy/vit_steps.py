@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from reforg.ops import REFERENCE, Network, bodies
-from reforg_numpy.program import Images, Matrix, Packed, Program, Tokens, UnplannedError
+from reforg_numpy.program import Images, Maps, Matrix, Packed, Program, Tokens, folded
 
 
 PIECES = ("vit.embed", "vit.embed_patches", "vit.block", "vit.self_attention", "vit.mlp", "vit.pooled", "vit.classify", "evit.reorganize")
@@ -28,25 +28,34 @@ def replacements(only_logits: bool) -> dict[str, Any]:
 
 
 def embed(net: Network, images: Images, config: Any) -> Tokens:
-    """[B, in_chans, H, W] -> [B, N, C]: patches in one product, then special tokens and positions."""
-    if config.stem != "patch":
-        raise UnplannedError(f"stem {config.stem}")
-    program, (batch, channels, height, width) = images.program, images.shape
-    size = config.patch_size
-    grid = height // size, width // size
-    count, special = grid[0] * grid[1], config.num_special
-    pixels = program.matrix("wide", batch * count, channels * size * size, True)
-    program.add("patches", "patches", pixels, patch=size, channels=channels, height=height, width=width)
-    weight, bias = net.parameters("patch_embed.proj")
-    flat = weight.reshape(weight.shape[0], -1)
-    patches = program.linear("patch_embed", pixels, (flat, bias), "update")
-    firsts, table = tables(net, grid, config)
-    target = program.matrix("x", batch * (special + count), config.embed_dim)
+    """[B, in_chans, H, W] -> [B, N, C]: patches, then special tokens and positions."""
+    program = images.program
+    maps = hmlp_stem(net, images) if config.stem == "hmlp" else patches(net, images, config)
+    count, special = maps.grid[0] * maps.grid[1], config.num_special
+    firsts, table = tables(net, maps.grid, config)
+    target = program.matrix("x", program.images * (special + count), config.embed_dim)
     program.add(
-        "embedded", "embed", target, source=patches, tokens=count, special=special,
-        weight=Packed(firsts, "rows", None, f"special tokens of {grid}"), bias=Packed(table, "rows", None, f"positions of {grid}"),
+        "embedded", "embed", target, source=maps.tokens.matrix, tokens=count, special=special,
+        weight=Packed(firsts, "rows", None, f"special tokens of {maps.grid}"),
+        bias=Packed(table, "rows", None, f"positions of {maps.grid}"),
     )  # fmt: skip
     return Tokens(program, target, special + count)
+
+
+def patches(net: Network, images: Images, config: Any) -> Maps:
+    """[B, in_chans, H, W] -> [B, C, H / P, W / P]."""
+    return images.program.convolve("patch_embed", images, net.parameters("patch_embed.proj"), "patches", config.patch_size)
+
+
+def hmlp_stem(net: Network, images: Images) -> Maps:
+    """[B, in_chans, H, W] -> [B, C, H / 16, W / 16]: three convolutions without overlap, each with its batch norm."""
+    program, path = images.program, "patch_embed.proj"
+    maps: Any = images
+    for number, stride, end in ((0, 4, "gelu"), (3, 2, "gelu"), (6, 2, "plain")):
+        parameters = net.parameters(f"{path}.{number}")
+        norm = folded(f"{path}.{number + 1}", net.weights, f"{path}.{number + 1}", parameters[1])
+        maps = program.convolve(f"{path}.{number + 1}", maps, parameters, f"stem {number}", stride, norm=norm, end=end)
+    return maps  # type: ignore[no-any-return]
 
 
 def tables(net: Network, grid: tuple[int, int], config: Any) -> tuple[Any, Any]:
@@ -82,22 +91,22 @@ def attend(
     """[B, N, C] -> the context of the first `wanted` tokens of each image [B * wanted, C]."""
     program, eps, width = x.program, config.norm_eps, config.embed_dim
     norm, qkv = net.parameters(f"{path}.norm1{branch}"), net.parameters(f"{path}.attn{branch}.qkv")
-    normed = program.norm(f"{path}.norm1{branch}", x.matrix, norm, eps, (x.rows, x.rows), "normed")
-    name = f"{path}.attn{branch}.qkv"
+    normed = program.norm(f"{path}.norm1{branch}", x.matrix, norm, eps, "normed")
+    name, depth = f"{path}.attn{branch}.qkv", width // config.num_heads
     if wanted < x.rows:
-        few = program.norm(f"{path}.norm1{branch}", x.matrix, norm, eps, (wanted, x.rows), "few")
-        queries = program.linear(name, few, qkv, "queries", (0, width))
-        others = program.linear(name, normed, qkv, "wide", (width, 3 * width))
+        few = program.norm(f"{path}.norm1{branch}", x.matrix, norm, eps, "few", rows=(wanted, x.rows))
+        queries = program.linear(name, few, qkv, "queries", (0, width), heads=depth)
+        others = program.linear(name, normed, qkv, "wide", (width, 3 * width), heads=depth)
     else:
-        whole = program.linear(name, normed, qkv, "wide")
+        whole = program.linear(name, normed, qkv, "wide", heads=depth)
         queries, others = whole.from_column(0, width), whole.from_column(width, 2 * width)
     context = program.matrix(f"context{branch}", program.images * wanted, width, True)
-    depth = width // config.num_heads
-    start = None if attended is None else attended.part(config.branches.index(branch), len(config.branches))
+    images = program.images * config.num_heads
+    start = None if attended is None else attended.from_row(config.branches.index(branch) * images, images)
     return program.add(
         f"{path}.attn{branch}.context", "attention", context, source=queries, keys=others.from_column(0, width),
         values=others.from_column(width, width), key_count=x.rows, group=wanted, heads=config.num_heads, depth=depth,
-        scale=depth**-0.5, attended=start,
+        scale=depth**-0.5, column=0, attended=start,
     )  # fmt: skip
 
 
@@ -128,7 +137,7 @@ def feed_forward(net: Network, path: str, x: Tokens, config: Any) -> None:
     hidden = []
     for branch in config.branches:
         norm, first = net.parameters(f"{path}.norm2{branch}"), net.parameters(f"{path}.mlp{branch}.fc1")
-        normed = program.norm(f"{path}.norm2{branch}", x.matrix, norm, config.norm_eps, (x.rows, x.rows), "normed")
+        normed = program.norm(f"{path}.norm2{branch}", x.matrix, norm, config.norm_eps, "normed")
         hidden.append(program.linear(f"{path}.mlp{branch}.act", normed, first, f"wide{branch}", end="gelu", product=True))
     for branch, values in zip(config.branches, hidden, strict=True):
         gain = gain_of(net, path, 2, branch, config)
@@ -142,7 +151,7 @@ def gain_of(net: Network, path: str, number: int, branch: str, config: Any) -> A
 
 def layer_norm(x: Tokens, weight: Any, bias: Any, eps: float) -> Tokens:
     """[B, N, C] -> [B, N, C]: the norm behind the blocks, of which no product but the heads' is made."""
-    matrix = x.program.norm("norm", x.matrix, (weight, bias), eps, (x.rows, x.rows), "states", product=False)
+    matrix = x.program.norm("norm", x.matrix, (weight, bias), eps, f"states {x.matrix.rows}x{x.matrix.columns}", product=False)
     return Tokens(x.program, matrix, x.rows)
 
 
@@ -181,7 +190,7 @@ def states(net: Network, x: Tokens, config: Any, product: bool) -> list[Matrix]:
 def state(x: Tokens, token: int, product: bool) -> Matrix:
     """[B, N, C] -> [B, C]: one token of every image."""
     program = x.program
-    source = Matrix(x.matrix.start + token * x.matrix.pitch, x.matrix.rows, x.matrix.columns, x.matrix.pitch, x.matrix.leap)
+    source = x.matrix.from_row(token, x.matrix.rows)
     target = program.matrix(f"state {token}", program.images, x.matrix.columns, product)
     return program.add("state", "take", target, source=source, tokens=x.rows, group=1)
 
@@ -191,4 +200,4 @@ def pool(net: Network, x: Tokens, config: Any, product: bool) -> Matrix:
     program = x.program
     mean = program.matrix("mean", program.images, x.matrix.columns)
     program.add("mean", "pool", mean, source=x.matrix, tokens=x.rows, special=config.num_special)
-    return program.norm("fc_norm", mean, net.parameters("fc_norm"), config.norm_eps, (1, 1), "state", product)
+    return program.norm("fc_norm", mean, net.parameters("fc_norm"), config.norm_eps, "state", product)

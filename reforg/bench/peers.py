@@ -10,6 +10,7 @@ from reforg import backend
 from reforg.config import Config
 
 GROUP = "reforg.peers"
+UNASKED = ("torch",)  # who takes part where nobody is asked for; the others take many seconds to compile or to export a model
 Images = np.ndarray[Any, np.dtype[Any]]
 
 
@@ -31,7 +32,8 @@ class Peer(Protocol):
         """A function from images (B, C, H, W) to logits (B, num_classes), both NumPy arrays on the host.
 
         weights: float32 NumPy arrays under the official names, to be read and not written. threads: how many the program may
-        use; None is its own choice. The images are float32; the logits may be of any floating dtype of NumPy's.
+        use; None is its own choice. The images are float32; the logits may be of any floating dtype of NumPy's, and may be
+        overwritten by the next call.
         """
 
 

@@ -8,28 +8,33 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from reforg.errors import BackendError
 
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NPROC")  # the last is what XLA reads
+GROUP = 0 if hasattr(os, "killpg") else None  # of its own, in which are what it starts: a compiler, an exporter
 COMMAND = (sys.executable, "-P", "-m", "reforg.bench.worker")  # -P: nothing is imported from the folder we stand in
 
 
 class Worker:
     """A process of one contestant. Questions and answers are lines of JSON over its standard input and output.
 
-    It ends when it is closed, or when its parent is gone and nobody asks it anything more.
+    It ends when it is closed, and what it has started with it, or when its parent is gone and nobody asks it anything more.
+    folder: for its temporary files, so that what it leaves (a compiler's cache) is gone with the folder, and no contest finds
+    it made by an earlier one.
     """
 
-    def __init__(self, label: str, threads: int | None = None) -> None:
+    def __init__(self, label: str, threads: int | None = None, folder: Path | None = None) -> None:
         self.label = label
         self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
         environment = os.environ | ({} if threads is None else dict.fromkeys(THREADS, str(threads)))
+        environment |= {} if folder is None else {"TMPDIR": str(folder)}
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(  # noqa: S603 - our own interpreter
-            COMMAND, stdin=pipe, stdout=pipe, stderr=self._complaints, env=environment, text=True
+            COMMAND, stdin=pipe, stdout=pipe, stderr=self._complaints, env=environment, text=True, process_group=GROUP
         )
 
     def ask(self, question: Mapping[str, Any]) -> dict[str, Any]:
@@ -67,13 +72,20 @@ class Worker:
         return BackendError(f"{self.label}: its process ended with exit code {code}" + (f": {lines[-1]}" if lines else ""))
 
     def close(self) -> None:
-        """End the process, whatever it does."""
-        self._process.kill()
+        """End the process and those that it has started, whatever they do."""
+        self._kill()
         self._process.wait()
         with suppress(BrokenPipeError):  # what was not yet read by it
             self._stdin.close()
         self._stdout.close()
         self._complaints.close()
+
+    def _kill(self) -> None:
+        if GROUP is None:
+            self._process.kill()
+            return
+        with suppress(ProcessLookupError, PermissionError):  # it has ended, and all of its group; macOS says the latter
+            os.killpg(self._process.pid, signal.SIGKILL)
 
     def __enter__(self) -> Self:
         return self

@@ -10,9 +10,11 @@
   "contestants": [{"label", "kind": "backend" or "peer", "name", "ops": of a backend, "device": as asked for, "version"}],
   "cases": [{
     "model", "settings", "dtype", "batch", "image": [height, width], "params", "macs": multiply-accumulates of an image,
+    "fastest_peer": the label of the peer with the most images a second, null where there is no peer,
     "results": [{
       "contestant": its label,
       "images_per_second", "ms_per_batch", "ratio": {"low", "median", "high"}, quartiles over the rounds,
+      "ratios": {label of a peer: {"low", "median", "high"}}, the same as `ratio` for every peer,
       "gmacs_per_second": of the median, "peak_memory_mb": of its process (not of a device), a million bytes each, or null,
       "start_seconds": from the start of its process to its first logits,
       "difference": of its logits from the first contestant's, in units of the largest,
@@ -45,25 +47,41 @@ SLOWING = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")  # they choose NumPy's kerne
 
 @dataclass(frozen=True)
 class Figures:
-    """One contestant's figures in one case. ratio: images a second, in units of the yardstick's in the same round."""
+    """One contestant's figures in one case. ratio: images a second, in units of the yardstick's in the same round.
+
+    ratios: the same in units of every peer's, by its label.
+    """
 
     images_per_second: Spread
     ms_per_batch: Spread
     ratio: Spread
+    ratios: dict[str, Spread]
     gmacs_per_second: float
 
 
 def figures(case: Case, results: Sequence[Result], yardstick: Entrant) -> list[Figures]:
     """The figures of every result of a case, in their order."""
-    others = next(rates(result.turns, case.batch) for result in results if result.entrant == yardstick)
+    speeds = {result.entrant: rates(result.turns, case.batch) for result in results}
+    peers = [entrant for entrant in speeds if entrant.contestant.kind == "peer"]
     macs = cost(case.config).macs
     found = []
     for result in results:
-        own = rates(result.turns, case.batch)
+        own = speeds[result.entrant]
         batches = [1e3 * turn.seconds / turn.calls for turn in result.turns]
-        speed = spread(own)
-        found.append(Figures(speed, spread(batches), spread(ratios(own, others)), macs * speed.median / 1e9))
+        of_peers = {peer.label: spread(ratios(own, speeds[peer])) for peer in peers}
+        of_yardstick = spread(ratios(own, speeds[yardstick]))
+        found.append(Figures(spread(own), spread(batches), of_yardstick, of_peers, macs * spread(own).median / 1e9))
     return found
+
+
+def fastest_peer(results: Sequence[Result], found: Sequence[Figures]) -> str | None:
+    """The label of the peer with the most images a second; None where there is no peer."""
+    speeds = {
+        result.entrant.label: own.images_per_second.median
+        for result, own in zip(results, found, strict=True)
+        if result.entrant.contestant.kind == "peer"
+    }
+    return max(speeds, key=lambda label: speeds[label], default=None)
 
 
 def as_dict(outcome: Outcome) -> dict[str, Any]:
@@ -85,13 +103,13 @@ def slowing() -> dict[str, str]:
 
 
 def _case(case: Case, results: Sequence[Result], yardstick: Entrant) -> dict[str, Any]:
-    spent = cost(case.config)
+    spent, found = cost(case.config), figures(case, results, yardstick)
     return {
         "model": case.model, "settings": dict(case.settings), "dtype": case.dtype, "batch": case.batch,
         "image": list(case.config.image_shape), "params": spent.params, "macs": spent.macs,
+        "fastest_peer": fastest_peer(results, found),
         "results": [
-            {"contestant": result.entrant.label, **asdict(found), **_rest(result)}
-            for result, found in zip(results, figures(case, results, yardstick), strict=True)
+            {"contestant": result.entrant.label, **asdict(own), **_rest(result)} for result, own in zip(results, found, strict=True)
         ],
     }  # fmt: skip
 

@@ -54,7 +54,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Request:
-    """The options of `reforg bench`. seconds: of a turn. against: peers; None for those that can be imported.
+    """The options of `reforg bench`. seconds: of a turn. against: peers; None for `peers.UNASKED`, where they can be imported.
 
     backends, against: NAME, or NAME@DEVICE.
     """
@@ -104,7 +104,7 @@ class Request:
     def contestants(self) -> list[Contestant]:
         """The backends with each of their operations, and the peers; those that nobody asked for may yet turn out to be missing."""
         own = [Contestant("backend", name, ops, device) for name, device in map(placed, self.backends) for ops in self.ops]
-        others = sorted(peers.installed()) if self.against is None else self.against
+        others = [name for name in peers.UNASKED if name in peers.installed()] if self.against is None else self.against
         return own + [Contestant("peer", name, "", device) for name, device in map(placed, others)]
 
 

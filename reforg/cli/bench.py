@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import accumulate
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,12 +18,12 @@ from rich.table import Table
 from reforg.bench import contest
 from reforg.bench.contest import Outcome, Result
 from reforg.bench.plot import draw, need_matplotlib
-from reforg.bench.report import Figures, as_dict, figures, slowing
+from reforg.bench.report import Figures, as_dict, fastest_peer, figures, slowing
 from reforg.bench.request import MODELS, PICTURES, Request
 from reforg.cli.app import app
 from reforg.cli.complete import backends, dtypes, model_names, peers
 from reforg.cli.settings import parsed
-from reforg.cli.tables import is_terminal, show, table_of, tell
+from reforg.cli.tables import WIDTH, is_terminal, show, table_of, tell
 from reforg.costs import cost
 from reforg.errors import ConfigError, printable
 from reforg.files import check_place, replacing
@@ -46,7 +47,11 @@ def bench(
     ] = "float32",
     against: Annotated[
         str | None,
-        typer.Option(metavar="PEER,...", help="torch, torch@cuda, another installed one, or none.", autocompletion=peers),
+        typer.Option(
+            metavar="PEER,...",
+            help="torch (by default), torch.compile, onnxruntime, openvino, jax, torch@cuda, none.",
+            autocompletion=peers,
+        ),
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, metavar="N", help="Turns of each program.")] = 7,
     seconds: Annotated[float, typer.Option(min=0, metavar="S", help="How long a turn takes; at least one forward pass.")] = 1.0,
@@ -149,7 +154,12 @@ def _write(outcome: Outcome, json_file: Path | None, plot: Path | None) -> None:
 def _print(outcome: Outcome) -> None:
     for case, results in outcome.cases:
         typer.echo(f"{case.title}: {cost(case.config).macs / 1e9:,.3f} GMACs an image")
-        show(_table(results, figures(case, results, outcome.yardstick)))
+        found = figures(case, results, outcome.yardstick)
+        show(_table(results, found))
+        if len(found[0].ratios) > 1:
+            typer.echo(f"\nimages/s in units of each peer, of which {fastest_peer(results, found)} is the fastest")
+            for table in _ratios(results, found):
+                show(table)
         for result in results:
             if result.breakdown is not None:
                 typer.echo(f"\n{result.entrant.label}: where the {result.breakdown['wall_ms']:,.1f} ms of a batch go")
@@ -170,6 +180,25 @@ def _table(results: Sequence[Result], found: Sequence[Figures]) -> Table:
             _short(own.ms_per_batch.median), peak, f"{result.start:.1f} s", f"{own.gmacs_per_second:,.1f}",
         )  # fmt: skip
     return table
+
+
+def _ratios(results: Sequence[Result], found: Sequence[Figures]) -> Iterator[Table]:
+    """What is ours in units of every peer: a row for each program, a column for each peer, in as many tables as 80 columns want."""
+    own = {result.entrant.label: figure for result, figure in zip(results, found, strict=True) if _is_ours(result)}
+    left = list(found[0].ratios)
+    while left:
+        room = WIDTH - max(len(label) for label in (*own, "program"))
+        wide = list(accumulate(len(label) + 2 for label in left))
+        count = max(1, sum(width <= room for width in wide))
+        table = table_of("program", *left[:count])
+        for label, figure in own.items():
+            table.add_row(label, *(f"{figure.ratios[peer].median:.2f}" for peer in left[:count]))
+        left = left[count:]
+        yield table
+
+
+def _is_ours(result: Result) -> bool:
+    return result.entrant.contestant.kind == "backend"
 
 
 def _short(value: float) -> str:

@@ -4,8 +4,8 @@ import numpy as np
 from numba import njit
 
 from reforg_numpy.kernels.functions import exp, single
-from reforg_numpy.kernels.simd import LANES, larger, largest, load, splat, store, total
-from reforg_numpy.kernels.tile import CHUNK, DEPTH, HEIGHT, PANEL, multiply_tile
+from reforg_numpy.kernels.simd import LANES, larger, largest, load, splat, store, total, transpose
+from reforg_numpy.kernels.tile import CHUNK, DEPTH, HEIGHT, PANEL, product
 
 LOWEST = single(-np.inf)
 
@@ -26,15 +26,15 @@ def chunks(columns):
 def pack_keys(memory, keys, pitch, count, depth, packed):
     """[N, D] -> panels of its transpose [D, N], zeros where keys are missing."""
     for panel in range(panels(count)):
-        base = packed + panel * depth * PANEL
-        first = panel * PANEL
-        for lane in range(min(PANEL, count - first)):
-            source = keys + (first + lane) * pitch
-            for d in range(depth):
-                memory[base + d * PANEL + lane] = memory[source + d]
-        for lane in range(min(PANEL, count - first), PANEL):
-            for d in range(depth):
-                memory[base + d * PANEL + lane] = single(0.0)
+        base, first = packed + panel * depth * PANEL, panel * PANEL
+        for lane in range(0, PANEL, LANES):
+            source, there = keys + (first + lane) * pitch, min(LANES, count - first - lane)
+            whole = depth // LANES * LANES if there == LANES else 0
+            for d in range(0, whole, LANES):
+                transpose(memory, source + d, pitch, memory, base + d * PANEL + lane, PANEL)
+            for d in range(whole, depth):
+                for c in range(LANES):
+                    memory[base + d * PANEL + lane + c] = memory[source + c * pitch + d] if c < there else single(0.0)
 
 
 @njit
@@ -94,7 +94,7 @@ def score_tile(memory, queries, packed, rows, count, depth, scores):
         target = scores + column // CHUNK * HEIGHT * DEPTH + column % CHUNK
         for chunk in range(chunks(depth)):
             source, place = queries + chunk * HEIGHT * DEPTH, packed + (panel * depth + chunk * CHUNK) * PANEL
-            multiply_tile(
+            product(
                 memory, source, memory, place, min(CHUNK, depth - chunk * CHUNK), memory, target, DEPTH, rows, chunk
             )
 
@@ -108,7 +108,7 @@ def mix_tile(memory, scores, packed, rows, count, depth, target):
             place = packed + panel * count * PANEL + chunk * CHUNK * PANEL
             wide = min(CHUNK, count - chunk * CHUNK)
             source = scores + chunk * HEIGHT * DEPTH
-            multiply_tile(memory, source, memory, place, wide, memory, target + panel * PANEL, pitch, rows, chunk)
+            product(memory, source, memory, place, wide, memory, target + panel * PANEL, pitch, rows, chunk)
 
 
 @njit
@@ -127,7 +127,7 @@ def put_context(memory, source, depth, factor, target, leap, column):
 
 @njit
 def attend_head(
-    memory, queries, query_pitch, query_count, keys, values, pitch, count, depth, scale, target, target_leap, column, scratch,
+    memory, queries, query_pitch, keys, values, pitch, count, depth, scale, target, target_leap, column, scratch,
     attended, first, last,
 ):  # fmt: skip
     """Queries `first` to `last` of one head of one image; attended: where the first query's probabilities go, or -1."""

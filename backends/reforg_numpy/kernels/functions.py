@@ -3,7 +3,7 @@
 import numpy as np
 from numba import njit
 
-from reforg_numpy.kernels.simd import fma, power_of_two, smaller, splat, where_below
+from reforg_numpy.kernels.simd import fma, larger, power_of_two, smaller, splat
 
 single = np.float32
 EXP = tuple(map(single, (0.5, 0.16666573381900845, 0.04166655011030512, 0.008363773874405574, 0.0013926926614021907)))
@@ -24,8 +24,8 @@ ERF_BELOW = tuple(
         ),
     )
 )  # fmt: skip
-ERF_END = single(5.6)  # beyond it erf(x/sqrt(2)) rounds to 1
-EXP_END = single(-87.0)  # below it exp(x) is no normal number, and is taken for 0
+ERF_END = single(5.6)  # beyond it erf(x/sqrt(2)) rounds to 1, and the quotient at it, times x, passes 1
+EXP_END = single(-88.1)  # for which `whole` is -127, and its power of two comes out as 0
 BITS = single(1.4426950408889634)  # 1/ln 2
 LN2_HIGH, LN2_LOW = single(0.693145751953125), single(1.4286068203094173e-06)  # the first has 15 bits: its multiples are exact
 ROUNDER = single(12582912.0)  # 1.5 * 2**23: adding it rounds to a whole number
@@ -33,8 +33,8 @@ ROUNDER = single(12582912.0)  # 1.5 * 2**23: adding it rounds to a whole number
 
 @njit
 def exp(x):
-    """exp(x) for x <= 0, to 1 unit in the last place; NaN stays."""
-    inner = where_below(x, splat(EXP_END), splat(EXP_END), x)
+    """exp(x) for x <= 0, to 1 unit in the last place, 0 where that is no normal number; NaN stays."""
+    inner = larger(splat(EXP_END), x)
     whole = fma(inner, splat(BITS), splat(ROUNDER)) - splat(ROUNDER)
     rest = fma(whole, splat(-LN2_LOW), fma(whole, splat(-LN2_HIGH), inner))
     value = fma(splat(EXP[4]), rest, splat(EXP[3]))
@@ -42,14 +42,13 @@ def exp(x):
     value = fma(value, rest, splat(EXP[1]))
     value = fma(value, rest, splat(EXP[0]))
     value = fma(value * rest, rest, rest) + splat(single(1.0))
-    return where_below(x, splat(EXP_END), splat(single(0.0)), value * power_of_two(whole))
+    return value * power_of_two(whole)
 
 
 @njit
 def gelu(x):
-    """x Phi(x), Phi(x) = (1 + erf(x/sqrt(2)))/2, by a quotient of two polynomials in x^2."""
-    end = splat(ERF_END)
-    square = smaller(end * end, x * x)
+    """x Phi(x), Phi(x) = (1 + erf(x/sqrt(2)))/2, by a quotient of two polynomials in x^2; where that passes 1, it is 1."""
+    square = smaller(splat(ERF_END * ERF_END), x * x)
     above = fma(splat(ERF_ABOVE[5]), square, splat(ERF_ABOVE[4]))
     above = fma(above, square, splat(ERF_ABOVE[3]))
     above = fma(above, square, splat(ERF_ABOVE[2]))
@@ -60,7 +59,6 @@ def gelu(x):
     below = fma(below, square, splat(ERF_BELOW[2]))
     below = fma(below, square, splat(ERF_BELOW[1]))
     below = fma(below, square, splat(ERF_BELOW[0]))
+    erf = larger(splat(single(-1.0)), smaller(splat(single(1.0)), x * above / below))
     half = splat(single(0.5))
-    phi = fma(x * above / below, half, half)
-    phi = where_below(x, splat(-ERF_END), splat(single(0.0)), phi)
-    return x * where_below(end, x, splat(single(1.0)), phi)
+    return x * fma(erf, half, half)

@@ -28,8 +28,11 @@ def vectors(columns):
 
 
 @njit
-def norm_row(memory, source, columns, target, leap, weights, weight, bias, eps):
-    """Layer norm of a whole row, in two passes as the reference's: first the mean, then the squares of the distances from it."""
+def norm_row(memory, source, columns, target, leap, weights, weight, bias, eps, end):
+    """Layer norm of a whole row, in two passes as the reference's: the mean, then the squares of the distances from it.
+
+    end: PLAIN, or GELU of the result.
+    """
     sums = splat(single(0.0))
     for c in range(0, columns, LANES):
         sums = sums + leading(load(memory, source + c), columns - c)
@@ -43,12 +46,15 @@ def norm_row(memory, source, columns, target, leap, weights, weight, bias, eps):
     for c in range(0, columns, LANES):
         centred = (load(memory, source + c) - mean) * inverse
         value = fma(centred, load(weights, weight + c), load(weights, bias + c))
-        store(memory, target + (c // CHUNK) * leap + c % CHUNK, value)
+        store(memory, target + (c // CHUNK) * leap + c % CHUNK, gelu(value) if end == GELU else value)
 
 
 @njit
-def finish(memory, tile, rows, target, pitch, weights, bias, gain, residual, residual_pitch, end):
-    """End a tile of a product: its bias, then what follows it, and to its place. bias, gain: -1 where there is none."""
+def finish(memory, tile, rows, target, pitch, weights, bias, gain, end):
+    """End a tile of a product: its bias, then what follows it, and to its place. bias, gain: -1 where there is none.
+
+    ADD adds it, times its gain, to what is there; else a gain makes it value * gain + bias, a batch norm.
+    """
     for row in range(rows):
         for c in range(0, PANEL, LANES):
             value = load(memory, tile + row * PANEL + c)
@@ -61,6 +67,6 @@ def finish(memory, tile, rows, target, pitch, weights, bias, gain, residual, res
             elif end == RELU:
                 value = larger(splat(single(0.0)), value)
             elif end == ADD:
-                before = load(memory, residual + row * residual_pitch + c)
+                before = load(memory, target + row * pitch + c)
                 value = before + (value * load(weights, gain + c) if gain >= 0 else value)
             store(memory, target + row * pitch + c, value)

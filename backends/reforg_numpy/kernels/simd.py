@@ -23,6 +23,7 @@ def lanes_here() -> int:
 
 
 LANES = lanes_here()
+LINE = 16  # float32 of a line of the cache
 REGISTERS = 16 if LANES == 8 or "x86" in llvm.get_process_triple() and LANES == 4 else 32
 VECTOR = ir.VectorType(FLOAT, LANES)
 INTS = ir.VectorType(INT, LANES)
@@ -91,6 +92,19 @@ def store(_typing: Any, values: Any, index: Any, lanes: Any) -> Any:
 
 
 @intrinsic
+def prefetch(_typing: Any, values: Any, index: Any) -> Any:
+    """Bring the line of the cache with values[index] nearer, without waiting for it."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place = builder.bitcast(pointer(context, builder, signature.args[0], *arguments), ir.IntType(8).as_pointer())
+        kind = ir.FunctionType(ir.VoidType(), [place.type, INT, INT, INT])
+        builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0"), [place, INT(0), INT(3), INT(1)])
+        return context.get_dummy_value()
+
+    return types.void(values, types.int64), generate
+
+
+@intrinsic
 def splat(_typing: Any, value: Any) -> Any:
     """The same number in every lane."""
     return vector(types.float32), lambda _context, builder, _signature, arguments: spread(builder, arguments[0])
@@ -148,17 +162,6 @@ def smaller(_typing: Any, _left: Any, _right: Any) -> Any:
 
 
 @intrinsic
-def where_below(_typing: Any, _value: Any, _bound: Any, _then: Any, _other: Any) -> Any:
-    """then where value < bound, else other."""
-
-    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        value, bound, then, other = arguments
-        return builder.select(builder.fcmp_ordered("<", value, bound), then, other)
-
-    return vector(vector, vector, vector, vector), generate
-
-
-@intrinsic
 def leading(_typing: Any, _values: Any, _count: Any) -> Any:
     """The first `count` lanes as they are, 0 in the others."""
 
@@ -173,7 +176,7 @@ def leading(_typing: Any, _values: Any, _count: Any) -> Any:
 
 @intrinsic
 def power_of_two(_typing: Any, _exponent: Any) -> Any:
-    """2 ** exponent of whole numbers between -126 and 127."""
+    """2 ** exponent of whole numbers between -126 and 127; 0 of -127."""
 
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         whole = builder.fptosi(arguments[0], INTS)
@@ -181,6 +184,45 @@ def power_of_two(_typing: Any, _exponent: Any) -> Any:
         return builder.bitcast(builder.shl(biased, ir.Constant(INTS, [23] * LANES)), VECTOR)
 
     return vector(vector), generate
+
+
+@intrinsic
+def transpose(_typing: Any, source: Any, _start: Any, _stride: Any, _target: Any, _place: Any, _pitch: Any) -> Any:
+    """A square of LANES rows, `stride` apart from `start`, to LANES rows `pitch` apart from `place`, as its transpose.
+
+    By halves: rows that lie half the square apart exchange every other half, then quarters, and so on.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        source, start, stride, target, place, pitch = arguments
+        first = pointer(context, builder, signature.args[0], source, start)
+        rows = []
+        for row in range(LANES):
+            line = builder.gep(first, [builder.mul(stride, INDEX(row))])
+            rows.append(builder.load(builder.bitcast(line, VECTOR.as_pointer()), align=4))
+        distance = LANES // 2
+        while distance:
+            rows = _exchanged(builder, rows, distance)
+            distance //= 2
+        result = pointer(context, builder, signature.args[3], target, place)
+        for row in range(LANES):
+            line = builder.gep(result, [builder.mul(pitch, INDEX(row))])
+            builder.store(rows[row], builder.bitcast(line, VECTOR.as_pointer()), align=4)
+        return context.get_dummy_value()
+
+    return types.void(source, types.int64, types.int64, source, types.int64, types.int64), generate
+
+
+def _exchanged(builder: Any, rows: list[Any], distance: int) -> list[Any]:
+    """Rows `distance` apart, of which one gives its upper blocks of that width for the other's lower ones."""
+    result = list(rows)
+    for row in range(LANES):
+        if row & distance == 0:
+            low, high = rows[row], rows[row + distance]
+            for place, shift in ((row, 0), (row + distance, distance)):
+                lanes = [(c - c % (2 * distance) + c % distance + shift) + (LANES if c & distance else 0) for c in range(LANES)]
+                result[place] = builder.shuffle_vector(low, high, ir.Constant(INTS, lanes))
+    return result
 
 
 def _folded(instruction: Any) -> Any:

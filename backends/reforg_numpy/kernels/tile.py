@@ -11,7 +11,7 @@ the columns from CHUNK, and so on. With a distance that the compiler knows, one 
 from typing import Any
 
 from llvmlite import ir
-from numba import types
+from numba import njit, types
 from numba.extending import intrinsic
 
 from reforg_numpy.kernels.simd import INDEX, LANES, REGISTERS, VECTOR, call, pointer, spread
@@ -119,3 +119,9 @@ def _place(builder: Any, line: Any, part: int) -> Any:
 
 def _vector(builder: Any, row: Any, part: int) -> Any:
     return builder.load(_place(builder, row, part), align=4)
+
+
+@njit
+def product(source, start, panel, place, steps, target, corner, pitch, rows, more):
+    """`multiply_tile`, compiled once for all who call it."""
+    multiply_tile(source, start, panel, place, steps, target, corner, pitch, rows, more)

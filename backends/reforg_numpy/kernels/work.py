@@ -1,48 +1,34 @@
 """A program on float32: steps, each of units that threads share, compiled as one function that holds no lock of Python's."""
 
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 from numba import njit
 
 from reforg_numpy.kernels.attention import attend_head, scratch_of_head
+from reforg_numpy.kernels.depthwise import one_line
 from reforg_numpy.kernels.functions import single
 from reforg_numpy.kernels.rows import ADD, PLAIN, finish, norm_row, part
 from reforg_numpy.kernels.select import copy_row, mean_scores, reorganize_image
-from reforg_numpy.kernels.simd import LANES, load, splat, store
+from reforg_numpy.kernels.simd import LANES, LINE, load, prefetch, splat, store
 from reforg_numpy.kernels.threads import SPACE, fetch_add, meet, ticks
-from reforg_numpy.kernels.tile import CHUNK, DEPTH, HEIGHT, PANEL, multiply_tile
+from reforg_numpy.kernels.tile import CHUNK, DEPTH, HEIGHT, PANEL, product
+from reforg_numpy.kernels.windows import place_of, windows_of_images, windows_of_maps
 
-KINDS = ("patches", "embed", "norm", "linear", "attention", "reorganize", "take", "pool", "mean")
-PATCHES, EMBED, NORM, LINEAR, ATTENTION, REORGANIZE, TAKE, POOL, MEAN = range(len(KINDS))
+KINDS = ("embed", "norm", "linear", "attention", "depthwise", "reorganize", "take", "pool", "mean")
+EMBED, NORM, LINEAR, ATTENTION, DEPTHWISE, REORGANIZE, TAKE, POOL, MEAN = range(len(KINDS))
+
+ROWS, NORMED, MAPS, PLANES = range(4)  # what a product's rows are: as they lie; their norms; windows of maps; of images
 
 WHOLE = (
     "kind", "units", "source", "source_pitch", "source_leap", "target", "target_pitch", "target_leap", "rows", "inner", "columns",
-    "row_parts", "column_parts", "weight", "bias", "gain", "end", "residual", "residual_pitch", "keys", "values", "key_pitch",
+    "row_parts", "column_parts", "weight", "bias", "gain", "end", "keys", "values", "key_pitch",
     "key_count", "tokens", "group", "heads", "depth", "attended", "attended_pitch", "branches", "branch_leap", "special", "kept",
-    "fuse", "patch", "channels", "height", "width", "parts", "other",
+    "fuse", "size", "stride", "padding", "channels", "height", "width", "out_height", "out_width", "before", "column", "parts", "other", "target_chunk", "source_step", "key_step", "norm_weight", "norm_bias",
 )  # fmt: skip
 STEP = np.dtype([*((name, np.int64) for name in WHOLE), ("eps", np.float32), ("scale", np.float32)])
-
-
-@njit
-def patches(step, unit, memory, images):
-    """A row of patches of one image: each patch a row, its numbers in the order of a convolution's weights."""
-    size, across, down = step.patch, step.width // step.patch, step.height // step.patch
-    image, line = unit // down, unit % down
-    for channel in range(step.channels):
-        for y in range(size):
-            source = ((image * step.channels + channel) * step.height + line * size + y) * step.width
-            column = (channel * size + y) * size
-            target = step.target + (image * down + line) * across * DEPTH
-            if column // CHUNK == (column + size - 1) // CHUNK:
-                place = target + column // CHUNK * step.target_leap + column % CHUNK
-                for patch in range(across):
-                    for x in range(size):
-                        memory[place + patch * DEPTH + x] = images[source + patch * size + x]
-            else:
-                for patch in range(across):
-                    for x in range(size):
-                        place = target + (column + x) // CHUNK * step.target_leap + (column + x) % CHUNK
-                        memory[place + patch * DEPTH] = images[source + patch * size + x]
 
 
 @njit
@@ -65,33 +51,72 @@ def norm(step, unit, memory, weights):
     for row in range(part(step.rows, step.units, 1, unit), part(step.rows, step.units, 1, unit + 1)):
         source = step.source + (row // step.group * step.tokens + row % step.group) * step.source_pitch
         target = step.target + row * step.target_pitch
-        norm_row(memory, source, step.columns, target, step.target_leap, weights, step.weight, step.bias, step.eps)
+        norm_row(memory, source, step.columns, target, step.target_leap, weights, step.weight, step.bias, step.eps, step.end)
 
 
 @njit
-def linear(step, unit, memory, weights, scratch):
-    """Some rows times some panels, and the end of it; the sums of a panel are gathered, chunk by chunk, in the scratch."""
+def linear(step, unit, memory, weights, images, scratch):
+    """Some rows times some panels, and the end of it. What is made of the rows first goes into the scratch.
+
+    The sums of several chunks are gathered in the scratch, too: a chunk of the rows stays in the cache for all panels.
+    """
     low = part(step.rows, step.row_parts, HEIGHT, unit // step.column_parts)
     high = part(step.rows, step.row_parts, HEIGHT, unit // step.column_parts + 1)
     panels, chunks = (step.columns + PANEL - 1) // PANEL, (step.inner + CHUNK - 1) // CHUNK
     first = part(panels, step.column_parts, 1, unit % step.column_parts)
     last = part(panels, step.column_parts, 1, unit % step.column_parts + 1)
-    for panel in range(first, last):
-        column = panel * PANEL
-        target = step.target + column // CHUNK * step.target_leap + column % CHUNK
-        bias = step.bias + column if step.bias >= 0 else -1
-        gain = step.gain + column if step.gain >= 0 else -1
-        for chunk in range(chunks):
-            source, wide = step.source + chunk * step.source_leap, min(CHUNK, step.inner - chunk * CHUNK)
-            place = step.weight + (panel * step.inner + chunk * CHUNK) * PANEL
-            for row in range(low, high, HEIGHT):
-                rows, tile = min(HEIGHT, high - row), scratch + (row - low) * PANEL
-                multiply_tile(memory, source + row * DEPTH, weights, place, wide, memory, tile, PANEL, rows, chunk)
-                if chunk == chunks - 1:
-                    finish(
-                        memory, tile, rows, target + row * step.target_pitch, step.target_pitch, weights, bias, gain,
-                        step.residual + row * step.residual_pitch + column, step.residual_pitch, step.end,
-                    )  # fmt: skip
+    source, leap = step.source + low * DEPTH, step.source_leap
+    if step.before != ROWS:
+        source, leap = scratch, (high - low) * DEPTH
+        for row in range(low, high):
+            prepare(step, memory, weights, images, row, source + (row - low) * DEPTH, leap)
+        scratch += chunks * leap
+    slab = (high - low) * PANEL if chunks > 1 else 0
+    for chunk in range(chunks):
+        for panel in range(first, last):
+            sums = scratch + (panel - first) * slab
+            multiply_panel(
+                step, memory, weights, source + chunk * leap, high - low, low, panel, chunk, chunk == chunks - 1, panel + 1 < last, sums
+            )
+
+
+@njit
+def prepare(step, memory, weights, images, row, target, leap):
+    """A row as the product reads it."""
+    if step.before == NORMED:
+        source = step.source + row * step.source_pitch
+        norm_row(memory, source, step.inner, target, leap, weights, step.norm_weight, step.norm_bias, step.eps, PLAIN)
+    elif step.before == MAPS:
+        windows_of_maps(step, memory, row, target, leap)
+    else:
+        windows_of_images(step, images, memory, row, target, leap)
+
+
+@njit
+def multiply_panel(step, memory, weights, source, count, low, panel, chunk, ending, more, sums):
+    """`count` rows times a chunk of a panel, added to the sums of earlier chunks.
+
+    ending: whether it is the last chunk. more: whether another panel follows, whose weights each tile brings nearer.
+    """
+    wide = min(CHUNK, step.inner - chunk * CHUNK)
+    place = step.weight + (panel * step.inner + chunk * CHUNK) * PANEL
+    following, ahead = place + step.inner * PANEL, wide * PANEL * HEIGHT // count // LINE * LINE + LINE
+    column = panel * PANEL
+    target = step.target + column // step.target_chunk * step.target_leap + column % step.target_chunk + low * step.target_pitch
+    bias = step.bias + column if step.bias >= 0 else -1
+    gain = step.gain + column if step.gain >= 0 else -1
+    for row in range(0, count, HEIGHT):
+        rows, tile, end = min(HEIGHT, count - row), sums + row * PANEL, target + row * step.target_pitch
+        if more:
+            for line in range(0, ahead, LINE):
+                prefetch(weights, following + row // HEIGHT * ahead + line)
+        if step.end == ADD and ending:
+            for line in range(rows):
+                for c in range(0, PANEL, LINE):
+                    prefetch(memory, end + line * step.target_pitch + c)
+        product(memory, source + row * DEPTH, weights, place, wide, memory, tile, PANEL, rows, chunk)
+        if ending:
+            finish(memory, tile, rows, end, step.target_pitch, weights, bias, gain, step.end)
 
 
 @njit
@@ -101,12 +126,23 @@ def attention(step, unit, memory, scratch):
     image, head = head // step.heads, head % step.heads
     first, last = part(step.group, step.parts, HEIGHT, piece), part(step.group, step.parts, HEIGHT, piece + 1)
     attended = step.attended + (image * step.heads + head) * step.attended_pitch if step.attended >= 0 else -1
-    shift = head * step.depth
+    shift = image * step.key_count * step.key_pitch + head * step.key_step
     attend_head(
-        memory, step.source + image * step.group * step.source_pitch + shift, step.source_pitch, step.group,
-        step.keys + image * step.key_count * step.key_pitch + shift,
-        step.values + image * step.key_count * step.key_pitch + shift, step.key_pitch, step.key_count, step.depth, step.scale,
-        step.target + image * step.group * DEPTH, step.target_leap, shift, scratch, attended, first, last,
+        memory, step.source + image * step.group * step.source_pitch + head * step.source_step, step.source_pitch,
+        step.keys + shift, step.values + shift, step.key_pitch, step.key_count, step.depth, step.scale,
+        step.target + image * step.group * DEPTH, step.target_leap, step.column + head * step.depth, scratch, attended, first, last,
+    )  # fmt: skip
+
+
+@njit
+def depthwise(step, unit, memory, weights):
+    """A line of one image's maps."""
+    image, y = unit // step.height, unit % step.height
+    pixels = image * step.height * step.width
+    source, target = step.source + pixels * step.source_pitch, step.target + pixels * step.target_pitch
+    one_line(
+        memory, source, step.source_pitch, y, step.height, step.width, weights, step.weight, step.bias, step.columns, target,
+        step.target_pitch, step.target_leap, step.end,
     )  # fmt: skip
 
 
@@ -132,18 +168,19 @@ def take(step, unit, memory):
         source = step.source + (unit * step.tokens + row) * step.source_pitch
         target = step.target + (unit * step.group + row) * step.target_pitch
         for c in range(0, step.columns, LANES):
-            store(memory, target + c // CHUNK * step.target_leap + c % CHUNK, load(memory, source + c))
+            store(memory, target + place_of(c, step.target_leap), load(memory, source + c))
 
 
 @njit
 def pool(step, unit, memory):
     """The mean of an image's tokens but the special ones."""
     count = step.tokens - step.special
-    for c in range(0, step.target_pitch, LANES):
+    for c in range(0, step.columns, LANES):
         sums = splat(single(0.0))
         for row in range(step.special, step.tokens):
             sums = sums + load(memory, step.source + (unit * step.tokens + row) * step.source_pitch + c)
-        store(memory, step.target + unit * step.target_pitch + c, sums / splat(single(count)))
+        place = step.target + unit * step.target_pitch + place_of(c, step.target_leap)
+        store(memory, place, sums / splat(single(count)))
 
 
 @njit
@@ -159,15 +196,15 @@ def mean(step, unit, memory):
 def compute(step, unit, memory, weights, images, scratch):
     """One unit of a step."""
     if step.kind == LINEAR:
-        linear(step, unit, memory, weights, scratch)
+        linear(step, unit, memory, weights, images, scratch)
     elif step.kind == ATTENTION:
         attention(step, unit, memory, scratch)
     elif step.kind == NORM:
         norm(step, unit, memory, weights)
     elif step.kind == REORGANIZE:
         reorganize(step, unit, memory, scratch)
-    elif step.kind == PATCHES:
-        patches(step, unit, memory, images)
+    elif step.kind == DEPTHWISE:
+        depthwise(step, unit, memory, weights)
     elif step.kind == EMBED:
         embed(step, unit, memory, weights)
     elif step.kind == TAKE:
@@ -178,17 +215,33 @@ def compute(step, unit, memory, weights, images, scratch):
         mean(step, unit, memory)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
-def work(steps, memory, weights, images, counters, clock, thread, threads, scratch):
-    """A thread's share of all steps. counters: zeros; clock: where thread 0 notes the time at the end of every step."""
-    clock[0] = ticks()
-    for number in range(len(steps)):
-        step = steps[number]
-        while True:
-            unit = fetch_add(counters, (number + 1) * SPACE, 1)
-            if unit >= step.units:
-                break
-            compute(step, unit, memory, weights, images, scratch)
-        meet(counters, threads, number + 1)
-        if thread == 0:
-            clock[number + 1] = ticks()
+def sources() -> int:
+    """A number that differs where any kernel's text does: numba itself looks only at the file of what it has cached."""
+    texts = (path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+    return int.from_bytes(sha256(b"".join(texts)).digest()[:7], "big")
+
+
+def _work(version: int) -> Any:
+    @njit(nogil=True, cache=True, error_model="numpy")
+    def work(steps, memory, weights, images, counters, clock, thread, threads, scratch):
+        """A thread's share of all steps, and `version`, which makes it part of the cache's key.
+
+        counters: zeros; clock: where thread 0 notes the time at the end of every step.
+        """
+        clock[0] = ticks()
+        for number in range(len(steps)):
+            step = steps[number]
+            while True:
+                unit = fetch_add(counters, (number + 1) * SPACE, 1)
+                if unit >= step.units:
+                    break
+                compute(step, unit, memory, weights, images, scratch)
+            meet(counters, threads, number + 1)
+            if thread == 0:
+                clock[number + 1] = ticks()
+        return version
+
+    return work
+
+
+work = _work(sources())

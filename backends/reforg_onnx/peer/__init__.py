@@ -32,7 +32,9 @@ def _need(*packages: str) -> None:
 _need("torch", "onnx", "onnxscript")
 
 
-def build(who: str, config: Config, weights: Mapping[str, Any], dtype: str, device: Any, opened: Callable[[Path], Forward]) -> Forward:
+def build(
+    who: str, config: Config, weights: Mapping[str, Any], dtype: str, device: Any, opened: Callable[[Path], Forward]
+) -> Forward:
     """A function from images (B, C, H, W) to logits, which exports a graph for the first images of each shape.
 
     who: for errors. opened: a function from a graph's file to the function that runs it. Raises ValueError for a dtype or a

@@ -14,7 +14,7 @@ ERRORS = 3  # the log level that leaves out warnings
 
 
 def version() -> str:
-    """onnxruntime's version."""
+    """The version of onnxruntime."""
     return f"onnxruntime {onnxruntime.__version__}"
 
 

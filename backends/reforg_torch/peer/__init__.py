@@ -67,7 +67,8 @@ def forward_of(config: Config, weights: Mapping[str, Any], dtype: str, place: An
     kind = getattr(torch, dtype)
     tensors = {key: torch.from_numpy(value).to(device=place, dtype=kind).contiguous() for key, value in weights.items()}
     family = shunted if isinstance(config, ShuntedConfig) else vit
-    return family.build(config, tensors)
+    forward: Forward = family.build(config, tensors)
+    return forward
 
 
 def _check(config: Any, dtype: str) -> None:

@@ -39,7 +39,7 @@ def export(folder: Path, name: str, shape: list[int]) -> None:
     program.save(folder / name, external_data=True)  # a graph alone must be below 2 GB
 
 
-class Graph(torch.nn.Module):
+class Graph(torch.nn.Module):  # type: ignore[misc]
     """A forward pass in the form that the exporter takes."""
 
     def __init__(self, forward: Any) -> None:
