@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from reforg.arrays import Array
-from reforg.errors import BackendError, nearest
+from reforg.errors import BackendError, ConfigError, nearest
 from reforg.ops import Ops
 
 GROUP = "reforg.backends"
@@ -64,10 +64,13 @@ class Backend(Protocol):
     def to_numpy(self, array: Array) -> np.ndarray[Any, np.dtype[Any]]:
         """Its array as a NumPy array on the host."""
 
-    # Two more members may be left out. Without this one, there are no plans:
+    # More members may be left out. Without these, there are no plans:
     #
-    # def plans(self, weights: Mapping[str, Array], dtype: str) -> Plans | None:
-    #     """Plans for a model with these weights; None where there are none for the dtype."""
+    # choices: tuple[str, ...]
+    # """Names of several ways to run plans, any of which may be asked for as `ops`."""
+    #
+    # def plans(self, weights: Mapping[str, Array], dtype: str, choice: str | None) -> Plans | None:
+    #     """Plans for a model with these weights, of the best choice where None is named; None where there are none."""
     #
     # And without this one, it is taken for `forward(images)`:
     #
@@ -123,6 +126,26 @@ def check(backend: Backend, dtype: str, device: Any) -> None:
     except REFUSALS as error:
         where = "" if device is None else f" on device {device!r}"
         raise BackendError(f"backend {backend.name!r} cannot compute in {dtype}{where}: {_reason(error)}") from error
+
+
+def check_ops(backend: Backend, ops: Any) -> None:
+    """ConfigError where the backend has no such way to compute."""
+    known = ("auto", "reference", *getattr(backend, "choices", ()))
+    if not isinstance(ops, str) or ops not in known:
+        *others, last = map(repr, known)
+        raise ConfigError(f"ops must be {', '.join(others)} or {last}, got {ops!r}")
+
+
+def prepared(backend: Backend, weights: Mapping[str, Array], dtype: str, ops: str) -> Plans | None:
+    """The backend's plans for these weights; None where it has none, or none are wanted. Raises BackendError."""
+    make = getattr(backend, "plans", None)
+    if make is None or ops == "reference":
+        return None
+    try:
+        found: Plans | None = make(weights, dtype, None if ops == "auto" else ops)
+    except REFUSALS as error:
+        raise BackendError(f"backend {backend.name!r} cannot compute: {_reason(error)}") from error
+    return found
 
 
 def convert(backend: Backend, value: Any, dtype: str, device: Any, what: str) -> Array:

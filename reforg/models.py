@@ -12,7 +12,7 @@ from reforg import embedded, parameters, shunted, vit
 from reforg import labels as class_names
 from reforg import weights as weight_files
 from reforg.arrays import Array, namespace
-from reforg.backend import Backend, Call, Plans, check, convert, load
+from reforg.backend import Backend, Call, check, check_ops, convert, load, prepared
 from reforg.config import Config, ShuntedConfig, VitConfig
 from reforg.costs import cost
 from reforg.dtypes import check_dtype
@@ -47,7 +47,7 @@ def create_model(
     may be left out for the *_fmnist models, which bring theirs. Position embeddings of another image size are resampled
     here, once.
     backend, dtype, device: whose arrays, of which precision, where. ops: "auto" for the backend's fast operations,
-    "reference" for plain Array API calls. check_finite: whether images with NaN or infinity are refused.
+    "reference" for plain Array API calls, or one of several fast ways of the backend, such as NumPy's "numba". check_finite: whether images with NaN or infinity are refused.
 
     Raises ConfigError, WeightsError, BackendError.
     """
@@ -56,10 +56,9 @@ def create_model(
         name, weights, config = repository.name, repository.weights, repository.settings | config
     listed = resolve(name)
     settings = build_config(name, **config)
-    if not isinstance(ops, str) or ops not in ("auto", "reference"):
-        raise ConfigError(f"ops must be 'auto' or 'reference', got {ops!r}")
     check_dtype(dtype)
     runner = load(backend)
+    check_ops(runner, ops)
     check(runner, dtype, device)
     if weights is None:
         weights = embedded.weights(listed)
@@ -110,9 +109,8 @@ class Model:
         self._ops_choice = ops
         self._labels = labels
         self._preprocessing = preprocessing
-        self._ops = backend.ops if ops == "auto" else REFERENCE
-        plans = getattr(backend, "plans", None) if ops == "auto" else None
-        self._plans: Plans | None = plans(self._weights, dtype) if plans is not None else None
+        self._ops = REFERENCE if ops == "reference" else backend.ops
+        self._plans = prepared(backend, self._weights, dtype, ops)
 
     def __call__(self, images: Any, *, keep_rate: Any = None, tokens: Any = None, check_finite: bool | None = None) -> Array:
         """(B, C, H, W), preprocessed -> logits (B, num_classes); pooled features where num_classes is 0.

@@ -8,10 +8,12 @@ import numpy as np
 
 from reforg.ops import REFERENCE, gelu, matmul, narrow, widen
 from reforg_numpy.batches import run as run
+from reforg_numpy.plans import ENGINES
 from reforg_numpy.plans import plans as plans
 
 name = "numpy"
 namespace = array_api_compat.numpy
+choices = tuple(ENGINES)
 BLOCK = 1 << 18  # elements: smaller blocks cost more in calls than they save in memory
 
 

@@ -1,7 +1,7 @@
 """Programs run by numba's kernels: weights packed once, steps as one array of records, threads that share every step."""
 
 import math
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from reforg_numpy.kernels.depthwise import GELU_OF_SUM, MORE, SUM
 from reforg_numpy.kernels.rows import ADD, GELU, PLAIN, RELU
 from reforg_numpy.kernels.threads import SPACE
 from reforg_numpy.kernels.tile import CHUNK, DEPTH, HEIGHT, PANEL
-from reforg_numpy.program import LINE, Floats, Layout, Maps, Matrix, Packed, Program, Step, Tokens
+from reforg_numpy.program import LINE, Floats, FullError, Layout, Maps, Matrix, Packed, Program, Step, Tokens
 from reforg_numpy.team import TEAM
 
 LAYOUT = Layout(PANEL, CHUNK, DEPTH)
@@ -22,6 +22,7 @@ WORDS = {
     "before": {"rows": work.ROWS, "norm": work.NORMED, "pixels": work.MAPS, "planes": work.PLANES},
 }  # fmt: skip
 ROWS = 204  # that a unit of a product reads: a chunk of them and their sums stay in a second-level cache
+AT_ONCE = 1 << 23  # bytes of the widest intermediate of a part, for each thread: it is in the cache when it is read
 CONSTANTS = 1 << 24  # floats for what is made of weights: positions of other image sizes
 UNITS = 4  # of a step, for each thread: fewer leave a thread idle at its end, more read weights again
 
@@ -31,10 +32,6 @@ def aligned(size: int) -> Floats:
     room = np.empty(size + 16, np.float32)
     start = -room.ctypes.data % 64 // 4
     return room[start : start + size]
-
-
-class FullError(Exception):
-    """More constants than there is room for."""
 
 
 class Weights:
@@ -126,14 +123,18 @@ class Ready:
 class Engine:
     """Runs the programs of one model, one at a time: their memory is the same, as nothing is left in it for the next call."""
 
-    layout, full = LAYOUT, FullError
+    name, layout = "numba", LAYOUT
 
     def __init__(self, weights: Any) -> None:
         self._weights = Weights(weights)
         self._memory = aligned(0)
         self.clock = np.zeros(1, np.int64)
 
-    def ready(self, program: Program, threads: int) -> Ready:
+    def parts(self, batch: int, threads: int, bytes_per_image: int) -> int:
+        """Into how many parts a batch goes, one after the other: of each, all threads compute every step together."""
+        return -(-batch // max(1, AT_ONCE * threads // bytes_per_image))
+
+    def ready(self, program: Program, shape: tuple[int, ...], threads: int) -> Ready:  # noqa: ARG002 - it is in the steps
         """The program's steps for so many threads, its weights packed."""
         steps = together(program.steps, threads)
         records = np.zeros(len(steps), work.STEP)
@@ -143,8 +144,16 @@ class Engine:
         places = [program.size + thread * room for thread in range(threads)]
         return Ready(program, steps, records, places, program.size + threads * room)
 
-    def run(self, ready: Ready, images: Floats) -> list[Floats]:
-        """[B, C, H, W] -> views of the results, until the next run."""
+    def run(
+        self, parts: Sequence[tuple[Program, Ready, slice]], images: Floats, results: Sequence[Floats], threads: int  # noqa: ARG002
+    ) -> None:
+        """Fill the results, part by part."""
+        for _, ready, rows in parts:
+            for result, values in zip(results, self.compute(ready, images[rows]), strict=True):
+                result[rows] = values
+
+    def compute(self, ready: Ready, images: Floats) -> list[Floats]:
+        """[B, C, H, W] -> views of the results, until the next call."""
         if len(self._memory) < ready.size:
             self._memory = aligned(ready.size)
         flat = np.require(images, np.float32, ("C", "W", "A")).reshape(-1)

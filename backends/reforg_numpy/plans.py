@@ -17,61 +17,56 @@ import numpy as np
 from reforg.ops import REFERENCE
 from reforg_numpy import shunted_steps, vit_steps
 from reforg_numpy.batches import threads as threads_allowed
-from reforg_numpy.program import Floats, Images, Program
+from reforg_numpy.program import Floats, FullError, Images, Program
 from reforg_numpy.team import TEAM
 
 KEPT = 8  # programs remembered: a few batch sizes, each with what is left over of a batch
-WIDEST = 1 << 23  # bytes of the widest intermediate of a part, for each thread: what is made is in the cache when it is read
-RUN_BY_PLANS = ("linear", "layer_norm", "gelu", "softmax", "attention", "rank", "gather")
-
-
-@cache
-def numba_is_here() -> bool:
-    """Whether numba is installed."""
-    return importlib.util.find_spec("numba") is not None
+RUN_BY_PLANS = ("linear", "layer_norm", "gelu", "softmax", "attention", "conv2d", "depthwise_conv2d", "batch_norm", "relu", "rank", "gather")
+PIECES = (*vit_steps.PIECES, *shunted_steps.PIECES)
 
 
 class Plans:
     """The plans of a model whose weights are float32; safe for calls from several threads, which take turns."""
 
-    def __init__(self, weights: Mapping[str, Any]) -> None:
+    def __init__(self, weights: Mapping[str, Any], engine: str) -> None:
         self._weights = weights
+        self._name = engine
         self._engine: Any = None
-        self._programs: OrderedDict[Hashable, Any] = OrderedDict()
+        self._programs: OrderedDict[Hashable, tuple[Program, Any]] = OrderedDict()
 
     def table(self) -> Mapping[str, str]:
-        """What the kernels run."""
-        return dict.fromkeys((*RUN_BY_PLANS, *vit_steps.PIECES, *shunted_steps.PIECES), "numba")
+        """What the programs run."""
+        return dict.fromkeys((*RUN_BY_PLANS, *PIECES), self._name)
 
     def run(self, call: Any, images: Floats) -> Any:
-        """[B, C, H, W] -> what `call.forward` makes of them; None where no plan can be made."""
+        """[B, C, H, W] -> what `call.forward` makes of them; None where there are no images."""
         batch, *rest = images.shape
+        if not batch:
+            return None
         with TEAM.lock:
             threads = threads_allowed()
-            parts = -(-batch // max(1, WIDEST * threads // call.bytes_per_image))
-            bounds = [batch * part // parts for part in range(parts + 1)] if batch else []
-            ready, results = None, []
-            for start, end in zip(bounds, bounds[1:], strict=False):
-                ready = self._program(call, end - start, tuple(rest), threads)
-                if ready is None:
-                    return None
-                views = self._engine.run(ready, images[start:end])
-                results = results or [np.empty((batch, *view.shape[1:]), np.float32) for view in views]
-                for result, view in zip(results, views, strict=True):
-                    result[start:end] = view
-        return None if ready is None else ready.program.kind(results)
+            engine = self._started()
+            count = engine.parts(batch, threads, call.bytes_per_image)
+            bounds = [batch * part // count for part in range(count + 1)]
+            rows = [slice(*pair) for pair in zip(bounds, bounds[1:], strict=False)]
+            parts = [(*self._program(call, part.stop - part.start, tuple(rest), threads), part) for part in rows]
+            program = parts[0][0]
+            results = [np.empty((batch, *result.shape[1:]), np.float32) for result in program.results]
+            self._engine.run(parts, images, results, threads)
+        return program.kind(results)
 
-    def _program(self, call: Any, batch: int, rest: tuple[int, ...], threads: int) -> Any:
+    def _started(self) -> Any:
+        if self._engine is None:
+            self._engine = ENGINES[self._name]()(self._weights)
+        return self._engine
+
+    def _program(self, call: Any, batch: int, rest: tuple[int, ...], threads: int) -> tuple[Program, Any]:
         key = call.key, batch, rest, threads
         if key not in self._programs:
-            if self._engine is None:
-                from reforg_numpy.compiled import Engine
-
-                self._engine = Engine(self._weights)
             try:
                 self._programs[key] = self._made(call, (batch, *rest), threads)
-            except self._engine.full:  # of the positions of many image sizes: begin anew
-                self._engine = type(self._engine)(self._weights)
+            except FullError:  # of the positions of many image sizes: begin anew
+                self._engine = None
                 self._programs.clear()
                 self._programs[key] = self._made(call, (batch, *rest), threads)
             if len(self._programs) > KEPT:
@@ -79,23 +74,52 @@ class Plans:
         self._programs.move_to_end(key)
         return self._programs[key]
 
-    def _made(self, call: Any, shape: tuple[int, ...], threads: int) -> Any:
-        program = Program(self._engine.layout, shape[0])
+    def _made(self, call: Any, shape: tuple[int, ...], threads: int) -> tuple[Program, Any]:
+        engine = self._started()
+        program = Program(engine.layout, shape[0])
         ops = REFERENCE.replaced("plan", vit_steps.replacements(call.only_logits) | shunted_steps.replacements())
         result = call.forward(self._weights, Images(program, shape), ops)
         if isinstance(result, tuple | list):
             program.results, program.kind = list(result), type(result)
         else:
             program.results, program.kind = [result], itemgetter(0)
-        return self._engine.ready(program, threads)
+        return program, engine.ready(program, shape[1:], threads)
 
 
-_MADE: "WeakValueDictionary[tuple[tuple[str, int], ...], Plans]" = WeakValueDictionary()
+def _numba() -> Any:
+    from reforg_numpy.compiled import Engine
+
+    return Engine
 
 
-def plans(weights: Mapping[str, Any], dtype: str) -> Plans | None:
-    """Plans for float32 where numba is installed; models that share their weights share them, and what is packed for them."""
-    if dtype != "float32" or not numba_is_here():
+def _numpy() -> Any:
+    from reforg_numpy.plain import Engine
+
+    return Engine
+
+
+ENGINES = {"numba": _numba, "numpy": _numpy}
+_MADE: "WeakValueDictionary[tuple[Any, ...], Plans]" = WeakValueDictionary()
+
+
+@cache
+def installed(engine: str) -> bool:
+    """Whether what an engine stands on is installed."""
+    return importlib.util.find_spec(engine) is not None
+
+
+def plans(weights: Mapping[str, Any], dtype: str, engine: str | None = None) -> Plans | None:
+    """Plans for float32, by an engine of that name or the fastest that is installed; None where there are none.
+
+    Models that share their weights share their plans, and what is packed for them. Raises ValueError for an engine that is
+    asked for and cannot run.
+    """
+    if engine is not None and dtype != "float32":
+        raise ValueError(f"ops {engine!r} compute in float32 only")
+    if engine is not None and not installed(engine):
+        raise ValueError(f"ops {engine!r} need the package {engine!r}, which is not installed: pip install 'reforg[cpu]'")
+    if dtype != "float32":
         return None
-    key = tuple((name, id(array)) for name, array in weights.items())
-    return _MADE.setdefault(key, Plans(weights))
+    name = engine or next(name for name in ENGINES if installed(name))
+    key = name, *((name, id(array)) for name, array in weights.items())
+    return _MADE.setdefault(key, Plans(weights, name))

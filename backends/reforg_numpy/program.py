@@ -261,3 +261,7 @@ class Images:
     program: Program
     shape: tuple[int, int, int, int]
 
+
+
+class FullError(Exception):
+    """More constants than an engine has room for."""

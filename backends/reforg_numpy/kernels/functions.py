@@ -1,30 +1,14 @@
-"""exp and GELU of a vector. Coefficients from golden/record/kernel_coefficients.py, lowest power first."""
+"""exp and GELU of a vector."""
 
 import numpy as np
 from numba import njit
 
+from reforg_numpy import coefficients
 from reforg_numpy.kernels.simd import fma, larger, power_of_two, smaller, splat
 
 single = np.float32
-EXP = tuple(map(single, (0.5, 0.16666573381900845, 0.04166655011030512, 0.008363773874405574, 0.0013926926614021907)))
-ERF_ABOVE = tuple(
-    map(
-        single,
-        (
-            0.7978845441266621, 0.0678445917894765, 0.009353659209505531, 0.00033769428166194164, 1.2576113971206883e-05,
-            4.459095839300717e-08,
-        ),
-    )
-)  # fmt: skip
-ERF_BELOW = tuple(
-    map(
-        single,
-        (
-            1.0, 0.25169691781973574, 0.028673428544880454, 0.001885028562313819, 7.331185698279929e-05, 1.1794723306636663e-06,
-        ),
-    )
-)  # fmt: skip
-ERF_END = single(5.6)  # beyond it erf(x/sqrt(2)) rounds to 1, and the quotient at it, times x, passes 1
+EXP, ERF_ABOVE, ERF_BELOW = (tuple(map(single, values)) for values in (coefficients.EXP, coefficients.ERF_ABOVE, coefficients.ERF_BELOW))
+ERF_END = single(coefficients.ERF_END)
 EXP_END = single(-88.1)  # for which `whole` is -127, and its power of two comes out as 0
 BITS = single(1.4426950408889634)  # 1/ln 2
 LN2_HIGH, LN2_LOW = single(0.693145751953125), single(1.4286068203094173e-06)  # the first has 15 bits: its multiples are exact
