@@ -288,7 +288,10 @@ class Model:
         bytes_per_image = widest(self.config, tuple(images.shape[2:]), self.dtype)
         if self._plans is not None:
             call = Call(lambda w, x, ops: function(w, x, ops, keep_rate, tokens), key, what == "forward", bytes_per_image)
-            planned = self._plans.run(call, images)
+            try:
+                planned = self._plans.run(call, images)
+            except ImportError as error:
+                raise BackendError(f"backend {self.backend.name!r}, ops {self._ops_choice!r}: {error}") from error
             if planned is not None:
                 return planned
         run = getattr(self.backend, "run", None) or (lambda forward, images, _bytes: forward(images))

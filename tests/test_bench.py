@@ -9,8 +9,10 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from threading import Event, Thread
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -18,23 +20,24 @@ from PIL import Image
 from sentences import says
 
 import reforg
-from reforg import cli, create_model, synthetic
+from reforg import backend, cli, create_model, synthetic
 from reforg.bench import breakdown, contest, plot, report
 from reforg.bench.contest import Entrant, Outcome, Result
 from reforg.bench.material import Material
-from reforg.bench.peers import installed
+from reforg.bench.peers import installed, load
 from reforg.bench.process import Worker
 from reforg.bench.request import Case, Contestant, Request
 from reforg.bench.statistics import Spread, Turn, rates, ratios, spread
 from reforg.cli.complete import peers
 from reforg.costs import cost
+from reforg.errors import BackendError
 from reforg.ops import REFERENCE, pieces
 from reforg.ops.record import operations
 
 SMALL = ["--set", "depth=4", "--set", "embed_dim=24", "--set", "num_heads=2", "--set", "drop_loc=1,2"]
 QUICK = ["--rounds", "1", "--seconds", "0", "--threads", "1"]
 FAKES = '''
-import os, signal, sys, time
+import os, signal, subprocess, sys, tempfile, time
 import numpy as np
 from reforg import shunted, vit
 from reforg.config import ShuntedConfig
@@ -47,7 +50,7 @@ class Peer:
         self.name, self.change, self.at_build = name, change, at_build
 
     def version(self):
-        return f"{self.name} 7.0, {os.environ.get('OMP_NUM_THREADS')} threads"
+        return f"{self.name} 7.0, {os.environ.get('OMP_NUM_THREADS')} {os.environ.get('NPROC')} threads"
 
     def build(self, config, weights, dtype, device, threads):
         family = shunted if isinstance(config, ShuntedConfig) else vit
@@ -85,6 +88,16 @@ def unable():
     raise ValueError("only integers here")
 
 
+def fertile():
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    with open(os.environ["FAKE_PID"], "w") as file:
+        file.write(str(process.pid))
+
+
+def littering():
+    tempfile.mkstemp(prefix="litter")
+
+
 def starved(logits):
     raise MemoryError
 
@@ -107,9 +120,14 @@ starved = Peer("starved", on_real_images(starved))
 greedy = Peer("greedy", at_build=greedy)
 unable = Peer("unable", at_build=unable)
 noisy = Peer("noisy", noisy)
+fertile = Peer("fertile", at_build=fertile)
+littering = Peer("littering", at_build=littering)
 '''
 LATE = "import time\ntime.sleep(1.5)\nfrom fake_peers import Peer\nlate = Peer('late')\n"
-NAMES = ("honest", "slow", "wrong", "crooked", "infinite", "dying", "killed", "refusing", "starved", "greedy", "unable", "noisy")
+NAMES = (
+    *("honest", "slow", "wrong", "crooked", "infinite", "dying", "killed", "refusing", "starved", "greedy", "unable", "noisy"),
+    *("fertile", "littering"),
+)
 
 
 def typed(capsys, *arguments):
@@ -161,10 +179,11 @@ def test_a_ratio_is_taken_round_by_round():
         ratios(own, others[:2])
 
 
-def fake_outcome(kinds=("backend", "peer")):
-    """Two contestants, whose rounds are known: the second is twice as fast but for one round."""
-    entrants = [Entrant(Contestant(kind, f"n{i}", "auto"), f"{kind} {i}", f"v{i}") for i, kind in enumerate(kinds)]
-    turns = [[Turn(1, 2.0), Turn(2, 4.0), Turn(1, 4.0)], [Turn(2, 2.0), Turn(4, 4.0), Turn(2, 8.0)]]
+def fake_outcome(kinds=("backend", "peer"), label="{} {}"):
+    """Contestants whose rounds are known: the second is twice as fast as the first but for one round, the third as the second."""
+    entrants = [Entrant(Contestant(kind, f"n{i}", "auto"), label.format(kind, i), f"v{i}") for i, kind in enumerate(kinds)]
+    first, second = [Turn(1, 2.0), Turn(2, 4.0), Turn(1, 4.0)], [Turn(2, 2.0), Turn(4, 4.0), Turn(2, 8.0)]
+    turns = [first, *([Turn(turn.calls << number, turn.seconds) for turn in second] for number in range(len(kinds) - 1))]
     results = [Result(who, 1.5, turns=turn, peak=60.0) for who, turn in zip(entrants, turns, strict=True)]
     case = Case("evit_fmnist", {}, "float32", 8)
     return Outcome(Request(models=("evit_fmnist",), rounds=3), entrants, {}, [(case, results)])
@@ -179,6 +198,27 @@ def test_figures_of_known_turns():
     assert first.ratio == Spread(0.5, 0.5, 0.75)
     assert second.ratio == Spread(1.0, 1.0, 1.0)
     assert first.gmacs_per_second == pytest.approx(4.0 * cost("evit_fmnist").macs / 1e9)
+
+
+def test_figures_in_units_of_every_peer():
+    outcome = fake_outcome(("backend", "peer", "peer"))
+    ((case, results),) = outcome.cases
+    found = report.figures(case, results, outcome.yardstick)
+    assert [figure.ratios["peer 1"] for figure in found] == [figure.ratio for figure in found]
+    assert found[0].ratios["peer 2"] == Spread(0.25, 0.25, 0.375)
+    assert found[1].ratios == {"peer 1": Spread(1.0, 1.0, 1.0), "peer 2": Spread(0.5, 0.5, 0.5)}
+    assert report.fastest_peer(results, found) == "peer 2"
+    (case,) = report.as_dict(outcome)["cases"]
+    assert case["fastest_peer"] == "peer 2"
+    assert case["results"][0]["ratios"]["peer 2"] == {"low": 0.25, "median": 0.25, "high": 0.375}
+
+
+def test_without_peers_none_is_the_fastest():
+    outcome = fake_outcome(("backend", "backend"))
+    ((case, results),) = outcome.cases
+    found = report.figures(case, results, outcome.yardstick)
+    assert [figure.ratios for figure in found] == [{}, {}]
+    assert report.as_dict(outcome)["cases"][0]["fastest_peer"] is None
 
 
 def test_the_yardstick_is_the_first_peer_or_else_the_first_contestant():
@@ -342,8 +382,7 @@ def test_contestants_are_backends_with_their_operations_and_then_peers(fakes):
     assert Request(against=("honest",)).contestants() == [
         Contestant("backend", "numpy", "reference"), Contestant("backend", "numpy", "auto"), Contestant("peer", "honest")
     ]  # fmt: skip
-    assert Contestant("peer", "torch") in Request().contestants(), "all that are installed"
-    assert Contestant("peer", "noisy") in Request().contestants()
+    assert Request().contestants()[2:] == [Contestant("peer", "torch")], "the one that is ready at once"
 
 
 def test_names_are_completed(fakes):
@@ -498,7 +537,7 @@ def check_schema(told):
     assert told["reforg"] == reforg.__version__
     assert [entry["label"] for entry in told["contestants"]] == ["numpy reference", "numpy auto", "honest", "slow"]
     assert told["contestants"][2] == {
-        "label": "honest", "kind": "peer", "name": "honest", "ops": "", "device": None, "version": "honest 7.0, 1 threads"
+        "label": "honest", "kind": "peer", "name": "honest", "ops": "", "device": None, "version": "honest 7.0, 1 1 threads"
     }  # fmt: skip
     assert [case["batch"] for case in told["cases"]] == [1, 3]
     for case in told["cases"]:
@@ -610,11 +649,13 @@ def test_images_that_no_memory_holds_are_one_sentence(capsys):
 
 
 def test_peers_that_nobody_asked_for_may_be_missing(fakes, capsys, monkeypatch):
-    """Of all that are installed, those that can be imported take part, and the others' reasons are told."""
+    """Of those that are asked by default, the ones that can be imported take part, and the others' reasons are told."""
     listed = installed()
-    monkeypatch.setattr("reforg.bench.peers.installed", lambda: {name: listed[name] for name in ("honest", "rootless")})
+    monkeypatch.setattr("reforg.bench.peers.UNASKED", ("honest", "unknown", "rootless"))
+    monkeypatch.setattr("reforg.bench.peers.installed", lambda: {name: listed[name] for name in ("honest", "rootless", "slow")})
     code, out, _ = typed(capsys, "evit_fmnist", *SMALL, "--ops", "auto", "--batch", "1", *QUICK)
     assert code == 0
+    assert "slow" not in out
     assert "left out    peer 'rootless' needs the package 'framework_that_nobody_has'" in out
     assert "in units of honest" in out
 
@@ -640,7 +681,7 @@ def test_memory_and_start_are_each_process_own(fakes, capsys, tmp_path):
 def test_threads_are_the_workers_environment(fakes):
     question = {"do": "probe", "label": "honest", "kind": "peer", "name": "honest", "dtypes": [], "device": None, "threads": 3}
     with Worker("honest", 3) as worker:
-        assert worker.ask(question) == {"name": "honest", "version": "honest 7.0, 3 threads"}
+        assert worker.ask(question) == {"name": "honest", "version": "honest 7.0, 3 3 threads"}
 
 
 def test_a_worker_imports_nothing_from_the_folder_it_is_started_in(monkeypatch, tmp_path):
@@ -649,6 +690,21 @@ def test_a_worker_imports_nothing_from_the_folder_it_is_started_in(monkeypatch, 
     question = {"do": "probe", "label": "numpy", "kind": "backend", "name": "numpy", "dtypes": ["float32"], "device": None}
     with Worker("numpy") as worker:
         assert worker.ask(question) == {"name": "numpy", "version": f"numpy {np.__version__}"}
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="asks /proc which processes live")
+def test_what_a_worker_has_started_ends_with_it(fakes, capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("FAKE_PID", str(tmp_path / "pid"))
+    code, _, _ = run_against(capsys, "fertile")
+    assert code == 0
+    until(lambda: not is_alive((tmp_path / "pid").read_text()), 10)
+
+
+def test_temporary_files_of_workers_are_gone_afterwards(fakes, capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    code, _, _ = run_against(capsys, "littering")
+    assert code == 0
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_worker_that_is_closed_is_gone():
@@ -723,6 +779,30 @@ def test_a_busy_machine_is_told(capsys, monkeypatch, load, told):
     assert ("beware      other programs were running: load average 3.1 before" in typed(capsys, "evit_fmnist")[1]) is told
 
 
+def test_ours_are_told_in_units_of_every_peer(capsys, monkeypatch):
+    monkeypatch.setattr(contest, "run", lambda *_: fake_outcome(("backend", "peer", "peer")))
+    _, out, _ = typed(capsys, "evit_fmnist")
+    assert "images/s in units of each peer, of which peer 2 is the fastest" in out
+    assert re.search(r"^program +peer 1 +peer 2$\n^─+$\n^backend 0 +0\.50 +0\.25$\n\n", out, re.MULTILINE), out
+
+
+def test_with_one_peer_the_ratio_is_told_once(capsys, monkeypatch):
+    monkeypatch.setattr(contest, "run", lambda *_: fake_outcome())
+    assert "in units of each peer" not in typed(capsys, "evit_fmnist")[1]
+
+
+def test_ratios_to_many_peers_go_into_several_tables(capsys, monkeypatch):
+    monkeypatch.setattr(contest, "run", lambda *_: fake_outcome(("backend", *["peer"] * 7), "{} with a long name {}"))
+    _, out, _ = typed(capsys, "evit_fmnist")
+    *_, after = out.partition("in units of each peer")
+    tables, _, _ = after.partition("  measured")
+    headings = [line for line in tables.splitlines() if line.startswith("program")]
+    assert re.findall(r"peer with a long name \d", "".join(headings)) == [f"peer with a long name {i}" for i in range(1, 8)]
+    assert len(headings) == 4
+    assert max(map(len, tables.splitlines())) <= 80
+    assert "…" not in tables
+
+
 def test_large_figures_fit_the_table(capsys, monkeypatch):
     outcome = fake_outcome()
     ((_, results),) = outcome.cases
@@ -792,6 +872,56 @@ def test_workers_end_where_the_parent_is_killed(fakes, tmp_path):
 def test_importing_reforg_or_making_a_model_imports_none_of_this():
     code = "import sys, reforg; reforg.create_model('evit_fmnist'); print('reforg.bench' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "False\n"
+
+
+NEEDED = {  # by each peer
+    "torch": ("torch",),
+    "torch.compile": ("torch",),
+    "onnxruntime": ("torch", "onnx", "onnxscript", "onnxruntime"),
+    "openvino": ("torch", "onnx", "onnxscript", "openvino"),
+    "jax": ("jax",),
+}
+without_one = [(peer, package) for peer, packages in NEEDED.items() for package in packages]
+
+
+@pytest.mark.parametrize(("peer", "missing"), without_one, ids=map(" without ".join, without_one))
+def test_a_peer_whose_package_is_missing_tells_how_to_install_it(monkeypatch, peer, missing):
+    """As where all the others are installed, whatever is installed here."""
+    for package in NEEDED[peer]:
+        monkeypatch.setitem(sys.modules, package, None if package == missing else ModuleType(package))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == missing else "there")
+    for module in [name for name in sys.modules if name.startswith(("reforg_torch", "reforg_onnx", "reforg_jax"))]:
+        monkeypatch.delitem(sys.modules, module)
+    with pytest.raises(BackendError) as caught:
+        load(peer)
+    hint = f"pip install 'reforg[{peer if peer in ('torch', 'jax') else 'peers'}]'"
+    assert str(caught.value) == f"peer {peer!r} needs the package {missing!r}, which is not installed: {hint}"
+
+
+def test_a_hint_names_no_extra_that_is_not_there(monkeypatch, tmp_path):
+    (tmp_path / "rootless.py").write_text("import framework_that_nobody_has")
+    monkeypatch.syspath_prepend(tmp_path)
+    point = next(iter(installed().values()))  # one of reforg's own
+    changed = EntryPoint("rootless", "rootless", "reforg.peers")._for(point.dist)
+    needs = "needs the package 'framework_that_nobody_has', which is not installed"
+    for kind, hint in (("peer", ": pip install 'reforg[peers]'"), ("oracle", "")):
+        with pytest.raises(BackendError) as caught:
+            backend.imported(kind, "rootless", {"rootless": changed})
+        assert str(caught.value) == f"{kind} 'rootless' {needs}{hint}"
+
+
+takes_long = pytest.param("torch.compile", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("peer", [takes_long, "onnxruntime", "openvino", "jax"])
+def test_each_peer_takes_part_where_it_is_installed(request, capsys, peer):
+    if request.node.get_closest_marker("slow") and "slow" not in request.config.option.markexpr:
+        pytest.skip("compiles for most of a minute: -m slow")
+    for package in NEEDED[peer]:
+        pytest.importorskip(package, reason=f"the peer {peer} needs {package}")
+    code, out, err = typed(capsys, "evit_fmnist", "--batch", "2", "--ops", "auto", "--against", peer, *QUICK)
+    assert (code, err) == (0, "")
+    assert re.search(rf"^{peer}( jit)? +\d", out, re.MULTILINE)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="the torch peer needs torch")

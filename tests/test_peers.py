@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import warnings
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -219,11 +220,12 @@ def compiled_here(tmp_path_factory):
 @pytest.fixture
 def fresh_compiler(compiled_here):
     """Dynamo knows of no other test, after some of which it would not compile any more."""
-    import torch
+    with warnings.catch_warnings(action="ignore"):  # which torch has for itself
+        import torch._dynamo.utils
 
-    torch.compiler.reset()
-    torch._dynamo.utils.counters.clear()
-    return torch._dynamo.utils.counters
+        torch.compiler.reset()
+        torch._dynamo.utils.counters.clear()
+        yield torch._dynamo.utils.counters
 
 
 @pytest.fixture(scope="module")
@@ -250,6 +252,8 @@ def exported_once(monkeypatch, graphs):
 
 @pytest.mark.parametrize(("name", "case"), pairs)
 def test_each_peer_computes_what_reforg_computes(request, name, case):
+    if request.node.get_closest_marker("slow") and "slow" not in request.config.option.markexpr:
+        pytest.skip("takes minutes with the others: -m slow")
     module, (*_, dtype, limit) = other(name), OTHERS[name]
     request.getfixturevalue({"jax": "float64_in_jax", "torch.compile": "fresh_compiler"}.get(name, "exported_once"))
     got, wanted = both(case, dtype, peer=module)
@@ -322,10 +326,10 @@ def test_what_torch_refuses_is_told_in_its_words(name):
 
 
 def test_an_export_that_dies_is_told(monkeypatch):
-    import_peer = other("onnxruntime")
+    other("onnxruntime")
     monkeypatch.setattr("reforg_onnx.peer.EXPORTER", "reforg_torch.peer.nothing")
-    run, images = small(import_peer.name)
-    with pytest.raises(ValueError, match="No module named reforg_torch.peer.nothing$"):
+    run, images = small("onnxruntime")
+    with pytest.raises(ValueError, match=r"No module named reforg_torch\.peer\.nothing$"):
         run(images)
 
 
@@ -341,7 +345,7 @@ def test_an_export_says_nothing_and_leaves_nothing(name, monkeypatch, tmp_path, 
     assert [*own.iterdir()] == []
     (folder,) = temporary.iterdir()
     (graph,) = folder.glob("*.onnx")
-    assert graph.stat().st_size < 50_000, "its weights lie beside it, where there may be more than 2 GB of them"
+    assert graph.with_name(f"{graph.name}.data").exists(), "its weights lie beside it, where there may be more than 2 GB of them"
     assert capfd.readouterr() == ("", "")
     del run
     gc.collect()

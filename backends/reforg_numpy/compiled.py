@@ -1,11 +1,14 @@
 """Programs run by numba's kernels: weights packed once, steps as one array of records, threads that share every step."""
 
 import math
+import sys
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
+from numba.core.event import Listener, install_listener
 
 from reforg_numpy.kernels import work
 from reforg_numpy.kernels.attention import scratch_of_head
@@ -128,6 +131,7 @@ class Engine:
     def __init__(self, weights: Any) -> None:
         self._weights = Weights(weights)
         self._memory = aligned(0)
+        warm_up()
         self.clock = np.zeros(1, np.int64)
 
     def parts(self, batch: int, threads: int, bytes_per_image: int) -> int:
@@ -177,6 +181,31 @@ class Engine:
         rows = self._memory[matrix.start : matrix.start + matrix.rows * matrix.pitch].reshape(-1, matrix.pitch)
         array = rows[:, : matrix.columns].reshape(tokens.shape)
         return array.swapaxes(1, 2).reshape(result.shape) if isinstance(result, Maps) else array
+
+
+class Announcer(Listener):  # type: ignore[misc]
+    """Says, once, that numba compiles."""
+
+    def __init__(self) -> None:
+        self._told = False
+
+    def on_start(self, event: Any) -> None:  # noqa: ARG002 - numba's signature
+        """When the compilation of a function begins."""
+        if not self._told:
+            self._told = True
+            kept = "once" if work.KEPT else "at every start, as numba finds no folder to keep them (NUMBA_CACHE_DIR names one)"
+            sys.stderr.write(f"reforg: compiling kernels for this processor, which takes some seconds, {kept}\n")
+
+    def on_end(self, event: Any) -> None:
+        """When it ends."""
+
+
+@cache
+def warm_up() -> None:
+    """Compile the kernels, or load what was compiled before."""
+    counters, floats = np.zeros(SPACE, np.int64), aligned(LINE)
+    with install_listener("numba:compile", Announcer()):
+        work.work(np.zeros(0, work.STEP), floats, floats, floats, counters, np.zeros(1, np.int64), 0, 1, 0)
 
 
 def together(steps: list[Step], threads: int) -> list[Step]:

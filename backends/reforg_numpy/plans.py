@@ -5,6 +5,7 @@ steps instead of computing. So the order of blocks, the schedule of tokens and t
 """
 
 import importlib.util
+import os
 from collections import OrderedDict
 from collections.abc import Hashable, Mapping
 from functools import cache
@@ -104,8 +105,9 @@ _MADE: "WeakValueDictionary[tuple[Any, ...], Plans]" = WeakValueDictionary()
 
 @cache
 def installed(engine: str) -> bool:
-    """Whether what an engine stands on is installed."""
-    return importlib.util.find_spec(engine) is not None
+    """Whether what an engine stands on is there, and numba allowed to compile."""
+    allowed = engine != "numba" or os.environ.get("NUMBA_DISABLE_JIT", "") in ("", "0")
+    return allowed and importlib.util.find_spec(engine) is not None
 
 
 def plans(weights: Mapping[str, Any], dtype: str, engine: str | None = None) -> Plans | None:

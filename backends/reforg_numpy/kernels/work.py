@@ -221,8 +221,8 @@ def sources() -> int:
     return int.from_bytes(sha256(b"".join(texts)).digest()[:7], "big")
 
 
-def _work(version: int) -> Any:
-    @njit(nogil=True, cache=True, error_model="numpy")
+def _work(version: int, cached: bool) -> Any:
+    @njit(nogil=True, cache=cached, error_model="numpy")
     def work(steps, memory, weights, images, counters, clock, thread, threads, scratch):
         """A thread's share of all steps, and `version`, which makes it part of the cache's key.
 
@@ -244,4 +244,7 @@ def _work(version: int) -> Any:
     return work
 
 
-work = _work(sources())
+try:
+    work, KEPT = _work(sources(), cached=True), True
+except RuntimeError:  # numba finds no folder that it may write to
+    work, KEPT = _work(0, cached=False), False

@@ -5,14 +5,16 @@ its exporter, while the time until the first logits has the export in it. Everyt
 """
 
 import pickle
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 from typing import Any
+from weakref import finalize
 
 import numpy as np
 
@@ -44,15 +46,19 @@ def build(
         raise ValueError(f"no dtype {dtype!r}; {who} has float32 only")
     if device not in (None, "cpu", "CPU"):
         raise ValueError(f"no device {device!r}; {who} has only 'cpu'")
-    folder = TemporaryDirectory(prefix="reforg-onnx-")  # lives as long as `session`, because weights may be mapped from it
-    (Path(folder.name) / "config.pickle").write_bytes(pickle.dumps(config))
-    np.savez(Path(folder.name) / "weights.npz", **weights)
+    folder = Path(mkdtemp(prefix="reforg-onnx-"))
+    (folder / "config.pickle").write_bytes(pickle.dumps(config))
+    np.savez(folder / "weights.npz", **weights)
 
     @cache
     def session(*shape: int) -> Forward:
-        return opened(exported(Path(folder.name), shape))
+        return opened(exported(folder, shape))
 
-    return lambda images: session(*images.shape)(images)
+    def run(images: Any) -> Any:
+        return session(*images.shape)(images)
+
+    finalize(run, shutil.rmtree, folder, ignore_errors=True)  # not before, because weights may be mapped from it
+    return run
 
 
 def exported(folder: Path, shape: tuple[int, ...]) -> Path:
