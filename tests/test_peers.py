@@ -1,6 +1,7 @@
 """A peer computes what reforg computes, in every family and option, and refuses what it does not know."""
 
 import gc
+import os
 import shutil
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import tempfile
 import warnings
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -171,9 +173,10 @@ def test_it_tells_its_name_and_version():
 # the other peers
 
 OTHERS = {  # entry point -> module, the packages that it needs, the dtype in which it is most exact, and how exact that is
+    # (in float32, torch eager and NumPy were seen to err by 1.1e-5 in the worst of the cases, onnxruntime by 1e-5, OpenVINO by 1.3e-5)
     "torch.compile": ("reforg_torch.peer.compiled", (), "float64", 1e-10),
-    "onnxruntime": ("reforg_onnx.peer.onnxruntime", ("onnxruntime", "onnx", "onnxscript"), "float32", 1e-5),
-    "openvino": ("reforg_onnx.peer.openvino", ("openvino", "onnx", "onnxscript"), "float32", 1e-5),
+    "onnxruntime": ("reforg_onnx.peer.onnxruntime", ("onnxruntime", "onnx", "onnxscript"), "float32", 2e-5),
+    "openvino": ("reforg_onnx.peer.openvino", ("openvino", "onnx", "onnxscript"), "float32", 2e-5),
     "jax": ("reforg_jax.peer", ("jax",), "float64", 1e-10),
 }
 GRAPHS = ("onnxruntime", "openvino")
@@ -196,7 +199,8 @@ def other(name):
     """The module of a peer; the test is skipped where a package is missing that it needs."""
     module, packages, *_ = OTHERS[name]
     for package in packages:
-        pytest.importorskip(package, reason=f"the peer {name} needs {package}")
+        if find_spec(package) is None:  # not by importing it: a peer may have to see to it how that is done
+            pytest.skip(f"the peer {name} needs {package}")
     return import_module(module)
 
 
@@ -357,6 +361,15 @@ def test_who_runs_a_graph_has_no_torch_in_memory(name):
     module = other(name).__name__
     code = f"import sys, {module}; print(sorted({{'torch', 'onnx', 'onnxscript'}} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "[]\n"
+
+
+def test_openvino_tells_nobody_that_it_is_used(tmp_path):
+    """What it would tell Intel is counted in the user's folder, and sent by a process of its own."""
+    other("openvino")
+    code = "import os; os.register_at_fork(before=lambda: print('forked')); import reforg_onnx.peer.openvino"
+    done = subprocess.run([sys.executable, "-c", code], env=os.environ | {"HOME": str(tmp_path)}, check=True, capture_output=True)
+    assert (done.stdout, done.stderr) == (b"", b"")
+    assert [*tmp_path.iterdir()] == []
 
 
 @pytest.mark.parametrize(("threads", "wanted"), [(None, 0), (1, 1)])

@@ -8,8 +8,8 @@ import numpy as np
 
 from reforg.ops import REFERENCE, gelu, matmul, narrow, widen
 from reforg_numpy.batches import run as run
-from reforg_numpy.plans import ENGINES
-from reforg_numpy.plans import plans as plans
+from reforg_numpy.planning import ENGINES
+from reforg_numpy.planning import plans as plans
 
 name = "numpy"
 namespace = array_api_compat.numpy

@@ -19,7 +19,7 @@ class Bound:
     """A program bound to memory of its own: calls without arguments, and where images come in and results go out."""
 
     def __init__(self, program: Program, shape: tuple[int, ...]) -> None:
-        self._memory = Memory(program, shape)
+        self._program, self._memory = program, Memory(program, shape)
         self._calls: list[Callable[[], None]] = [STEPS[step.kind](step, self._memory) for step in program.steps]
         self._results = [self._view(result) for result in program.results]
 

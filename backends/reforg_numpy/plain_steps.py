@@ -58,8 +58,8 @@ def gelu(x: Floats, memory: Memory) -> None:
     for start in range(0, flat.size, BLOCK):
         block = flat[start : start + BLOCK]
         square, above, below = (memory.room(name, block.size) for name in ("square", "above", "below"))
-        np.multiply(block, block, out=square)
-        np.minimum(square, np.float32(coefficients.ERF_END**2), out=square)
+        np.clip(block, -coefficients.ERF_END, coefficients.ERF_END, out=square)
+        square *= square
         polynomial(square, coefficients.ERF_ABOVE, above)
         polynomial(square, coefficients.ERF_BELOW, below)
         above *= block

@@ -54,7 +54,8 @@ def hmlp_stem(net: Network, images: Images) -> Maps:
     for number, stride, end in ((0, 4, "gelu"), (3, 2, "gelu"), (6, 2, "plain")):
         parameters = net.parameters(f"{path}.{number}")
         norm = folded(f"{path}.{number + 1}", net.weights, f"{path}.{number + 1}", parameters[1])
-        maps = program.convolve(f"{path}.{number + 1}", maps, parameters, f"stem {number}", stride, norm=norm, end=end)
+        name = f"{path}.{number + (2 if end == 'gelu' else 1)}"
+        maps = program.convolve(name, maps, parameters, f"stem {number}", stride, norm=norm, end=end)
     return maps  # type: ignore[no-any-return]
 
 
@@ -78,7 +79,7 @@ def block(net: Network, path: str, x: Tokens, config: Any, count: int, last: boo
         x = take(path, x, wanted)
     for branch, context in zip(config.branches, contexts, strict=True):
         gain = gain_of(net, path, 1, branch, config)
-        program.linear(f"{path}.attended", context, net.parameters(f"{path}.attn{branch}.proj"), x.matrix, end="add", gain=gain)
+        program.linear(sum_of(f"{path}.attended", branch, config), context, net.parameters(f"{path}.attn{branch}.proj"), x.matrix, end="add", gain=gain)
     if attended is not None:
         x = reorganize(path, x, attended, count, config)
     feed_forward(net, path, x, config)
@@ -141,7 +142,12 @@ def feed_forward(net: Network, path: str, x: Tokens, config: Any) -> None:
         hidden.append(program.linear(f"{path}.mlp{branch}.act", normed, first, f"wide{branch}", end="gelu", product=True))
     for branch, values in zip(config.branches, hidden, strict=True):
         gain = gain_of(net, path, 2, branch, config)
-        program.linear(path, values, net.parameters(f"{path}.mlp{branch}.fc2"), x.matrix, end="add", gain=gain)
+        program.linear(sum_of(path, branch, config), values, net.parameters(f"{path}.mlp{branch}.fc2"), x.matrix, end="add", gain=gain)
+
+
+def sum_of(name: str, branch: str, config: Any) -> str:
+    """The name of a sum of x and its branches up to this one: the sum's own, once all are in it."""
+    return name if branch == config.branches[-1] else f"{name}, without branch {config.branches[-1]}"
 
 
 def gain_of(net: Network, path: str, number: int, branch: str, config: Any) -> Any:

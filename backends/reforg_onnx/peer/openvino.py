@@ -1,13 +1,16 @@
 """The peer openvino: torch eager's graph, compiled by OpenVINO for the CPU."""
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import openvino
-
 from reforg.config import Config
 from reforg_onnx import peer
+
+# Left to itself, importing it forks a process that tells Intel so over the network. Without this package it does neither.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+import openvino  # noqa: E402
 
 name = "openvino"
 HINTS = {
