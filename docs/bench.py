@@ -36,24 +36,15 @@ def between(spread: dict[str, float], digits: int) -> str:
 
 def speeds(told: dict[str, Any]) -> list[str]:
     """The table of all cases and contestants."""
-    lines = [
-        row(
-            "model",
-            "batch",
-            "program",
-            "images/s",
-            f"of {told['yardstick']}",
-            "GMAC/s",
-            "peak memory, MB",
-            "start to first logits, s",
-        ),
-        row(*["---"] * 8),
-    ]
+    peers = [entrant["label"] for entrant in told["contestants"] if entrant["kind"] == "peer"]
+    of_peers = [f"of {label}" for label in peers]
+    headings = ["model", "batch", "program", "images/s", *of_peers, "GMAC/s", "peak memory, MB", "start to first logits, s"]
+    lines = [row(*headings), row(*["---"] * len(headings))]
     for case in told["cases"]:
         for result in case["results"]:
-            speed, ratio = between(result["images_per_second"], 1), between(result["ratio"], 2)
+            speed, ratios = between(result["images_per_second"], 1), [between(result["ratios"][label], 2) for label in peers]
             figures = (f"{result['gmacs_per_second']:.0f}", f"{result['peak_memory_mb']:.0f}", f"{result['start_seconds']:.2f}")
-            lines.append(row(case["model"], case["batch"], result["contestant"], speed, ratio, *figures))
+            lines.append(row(case["model"], case["batch"], result["contestant"], speed, *ratios, *figures))
     return lines
 
 

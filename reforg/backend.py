@@ -33,6 +33,9 @@ class Call:
 class Plans(Protocol):
     """What a backend may prepare once for a model's weights, and use for every call."""
 
+    watch: Callable[[str, float, int | None], None] | None
+    """Who is told of every step: what it is called, its share of the wall time in seconds, its multiply-accumulates."""
+
     def run(self, call: Call, images: Array) -> Any:
         """What `call.forward` makes of the images; None where it has no plan for that."""
 
@@ -66,8 +69,7 @@ class Backend(Protocol):
 
     # More members may be left out. Without these, there are no plans:
     #
-    # choices: tuple[str, ...]
-    # """Names of several ways to run plans, any of which may be asked for as `ops`."""
+    # `choices`, a tuple of names of several ways to run plans, any of which may be asked for as `ops`, and
     #
     # def plans(self, weights: Mapping[str, Array], dtype: str, choice: str | None) -> Plans | None:
     #     """Plans for a model with these weights, of the best choice where None is named; None where there are none."""

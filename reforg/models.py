@@ -12,12 +12,12 @@ from reforg import embedded, parameters, shunted, vit
 from reforg import labels as class_names
 from reforg import weights as weight_files
 from reforg.arrays import Array, namespace
-from reforg.backend import Backend, Call, check, check_ops, convert, load, prepared
+from reforg.backend import Backend, Call, Plans, check, check_ops, convert, load, prepared
 from reforg.config import Config, ShuntedConfig, VitConfig
 from reforg.costs import cost
 from reforg.dtypes import check_dtype
-from reforg.evit import Schedule
 from reforg.errors import BackendError, ConfigError, DtypeError, ImageError, ShapeError, WeightsError, nearest
+from reforg.evit import Schedule
 from reforg.host import exported, in_order, on_host
 from reforg.names import EMBEDDED, build_config, check_settings, resolve
 from reforg.ops import REFERENCE, Network, Ops, Recorder, Trace, untraced
@@ -47,7 +47,8 @@ def create_model(
     may be left out for the *_fmnist models, which bring theirs. Position embeddings of another image size are resampled
     here, once.
     backend, dtype, device: whose arrays, of which precision, where. ops: "auto" for the backend's fast operations,
-    "reference" for plain Array API calls, or one of several fast ways of the backend, such as NumPy's "numba". check_finite: whether images with NaN or infinity are refused.
+    "reference" for plain Array API calls, or one of several fast ways of the backend, such as NumPy's "numba".
+    check_finite: whether images with NaN or infinity are refused.
 
     Raises ConfigError, WeightsError, BackendError.
     """
@@ -223,6 +224,11 @@ class Model:
         return self._ops.table() | (dict(self._plans.table()) if self._plans is not None else {})
 
     @property
+    def plans(self) -> Plans | None:
+        """What the backend has prepared for calls of this model; None where each operation is called on its own."""
+        return self._plans
+
+    @property
     def labels(self) -> tuple[str, ...] | None:
         """Names of the classes, in the order of the logits; None where they are not known.
 
@@ -266,9 +272,7 @@ class Model:
     def _pyramid(self, weights: Mapping[str, Array], images: Array, ops: Ops, keep_rate: Any, tokens: Any) -> Any:
         return self._features(weights, images, ops, keep_rate, tokens, True)
 
-    def _answer(
-        self, weights: Mapping[str, Array], images: Array, ops: Ops, keep_rate: Any, tokens: Any
-    ) -> tuple[Array, Array]:
+    def _answer(self, weights: Mapping[str, Array], images: Array, ops: Ops, keep_rate: Any, tokens: Any) -> tuple[Array, Array]:
         x = self._features(weights, images, ops, keep_rate, tokens)
         net = Network(weights, ops, self._traced(untraced))
         if isinstance(self.config, ShuntedConfig):
@@ -280,7 +284,7 @@ class Model:
         images = self._checked(images, check_finite)
         if isinstance(self.config, VitConfig):
             schedule = Schedule(self.config, keep_rate, tokens)  # whose errors come before anything is computed
-            key: Hashable = (what, self.config, schedule.rates, schedule.tokens)
+            key: Hashable = (what, self.config, repr((schedule.rates, schedule.tokens)))  # which may be arrays of one number
         else:
             self._refuse_schedule(keep_rate, tokens)
             key = (what, self.config)

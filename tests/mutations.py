@@ -60,7 +60,7 @@ MUTATIONS = [  # trap, what the port does instead, file, source, mutant
     ("22", "the MLP without its residual", "shunted.py", "y + detail)", "detail)"),
     ("22", "GELU before the depthwise convolution", "shunted.py", 'to_maps(y, grid))))\n', 'to_maps(net.ops.gelu(y), grid))))\n'),
     ("23", "a bias missing in the stem's last convolution", "shunted.py", "net.conv2d(f\"{path}.conv.{position}\", x, 2))", "net.ops.conv2d(x, net.weights[f\"{path}.conv.{position}.weight\"], None, 2))"),
-    ("23", "the first token for the mean", "shunted.py", "pooled = mean(x, axis=1)", "pooled = x[:, 0, :]"),
+    ("23", "the first token for the mean", "shunted.py", "return mean(x, axis=1)", "return x[:, 0, :]"),
     ("25", "GELU by tanh", "ops/basic.py", "return narrow(0.5 * wide * (1.0 + erf(wide * 0.7071067811865476)), x)", "return narrow(0.5 * wide * (1.0 + namespace(x).tanh(0.7978845608028654 * (wide + 0.044715 * wide**3))), x)"),
     ("26", "layer norm with epsilon 1e-12", "ops/basic.py", "variance + eps) * widen(weight) + widen(bias), x)", "variance + 1e-12) * widen(weight) + widen(bias), x)"),
     ("26", "unbiased variance", "ops/basic.py", "variance = xp.mean(centred * centred, axis=-1, keepdims=True)", "variance = xp.sum(centred * centred, axis=-1, keepdims=True) / (x.shape[-1] - 1)"),

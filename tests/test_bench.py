@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -408,8 +409,11 @@ MISTAKES = [
     (["evit_fmnist", "--backend", "numpi"], "reforg: there is no backend 'numpi'; did you mean numpy? (installed: …"),
     (["evit_fmnist", "--against", "torhc"], "reforg: there is no peer 'torhc'; did you mean torch? (installed: …"),
     (["evit_fmnist", "--against", "torch,"], "reforg: --against wants names separated by commas, got 'torch,'"),
-    (["evit_fmnist", "--ops", "fast"], "reforg: there are no ops 'fast' (known: reference, auto)"),
-    (["evit_fmnist", "--ops", "atuo"], "reforg: there are no ops 'atuo'; did you mean auto? (known: reference, auto)"),
+    (["evit_fmnist", "--ops", "fast"], "reforg: there are no ops 'fast' (known: reference, auto, numba, numpy)"),
+    (
+        ["evit_fmnist", "--ops", "atuo"],
+        "reforg: there are no ops 'atuo'; did you mean auto? (known: reference, auto, numba, numpy)",
+    ),
     (["evit_fmnist", "--dtype", "float23"], "reforg: there is no dtype 'float23'; did you mean float32? (known: …"),
     (["evit_fmnist", "--rounds", "0"], "reforg: Invalid value for '--rounds': Input should be greater than or equal to 1"),
     (["evit_fmnist", "--threads", "0"], "reforg: Invalid value for '--threads': Input should be greater than or equal to 1"),
@@ -701,7 +705,8 @@ def test_what_a_worker_has_started_ends_with_it(fakes, capsys, monkeypatch, tmp_
 
 
 def test_temporary_files_of_workers_are_gone_afterwards(fakes, capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))  # here, and by the variable in the workers
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     code, _, _ = run_against(capsys, "littering")
     assert code == 0
     assert list(tmp_path.iterdir()) == []
@@ -920,6 +925,8 @@ def test_each_peer_takes_part_where_it_is_installed(request, capsys, peer):
     for package in NEEDED[peer]:
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"the peer {peer} needs {package}")
+    if peer == "torch.compile" and shutil.which(os.environ.get("CXX", "g++")) is None:
+        pytest.skip("torch.compile needs a C++ compiler")
     code, out, err = typed(capsys, "evit_fmnist", "--batch", "2", "--ops", "auto", "--against", peer, *QUICK)
     assert (code, err) == (0, "")
     assert re.search(rf"^{peer}( jit)? +\d", out, re.MULTILINE)

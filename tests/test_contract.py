@@ -207,7 +207,7 @@ SCHEDULE = {
         lambda: vit().features(IMAGES, pyramid=True),
         "vit_tiny_patch16_224 has no pyramid: its tokens have one size throughout",
     ),
-    "ops": (lambda: vit(ops="fast"), "ops must be 'auto' or 'reference', got 'fast'"),
+    "ops": (lambda: vit(ops="fast"), "ops must be 'auto', 'reference', 'numba' or 'numpy', got 'fast'"),
     "with_config: an unknown setting": (
         lambda: evit().with_config(keep_rat=0.5),
         "evit_tiny_patch16_224 has no setting 'keep_rat'; did you mean keep_rate?",

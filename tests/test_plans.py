@@ -203,13 +203,14 @@ def test_a_plan_forgets_what_was_used_long_ago(engine):
 
 @needs_numba
 def test_where_constants_fill_the_memory_an_engine_begins_anew(monkeypatch):
-    from reforg_numpy import compiled
+    from reforg_numpy import packing
 
-    monkeypatch.setattr(compiled, "CONSTANTS", 0)
+    monkeypatch.setattr(packing, "CONSTANTS", 0)
+    monkeypatch.setattr(importlib.import_module("reforg_numpy.compiled"), "AT_ONCE", 1 << 14)  # parts of two sizes
     model, exact = made("vit", ops="numba"), truth("vit")
     engines = set()
-    for side in range(32, 168, 8):
-        images = synthetic_images((1, 3, side, side))
+    for side in (*range(32, 168, 8), 400):
+        images = synthetic_images((3, 3, side, 32))
         assert distance(model(images), exact(images)) < LIMIT
         engines.add(id(model._plans._engine))
     assert len(engines) > 1
@@ -270,7 +271,9 @@ def gelu_truth(x):
 
 
 def grid():
-    return np.concatenate([np.linspace(-12, 12, 4801), [-1e30, -0.0, 0.0, 1e-45, -1e-45, 1e-38, 5.59, 5.6, 5.61, 1e30]]).astype(np.float32)
+    return np.concatenate([np.linspace(-12, 12, 4801), [-1e30, -0.0, 0.0, 1e-45, -1e-45, 1e-38, 5.59, 5.61, 1e30]]).astype(
+        np.float32
+    )
 
 
 def through(function, values):
@@ -332,7 +335,10 @@ def test_a_tile_is_the_product_of_its_rows(steps):
     from reforg_numpy.kernels.tile import DEPTH, HEIGHT, PANEL, product
 
     draw = np.random.default_rng(steps)
-    source, panel = draw.standard_normal((HEIGHT, DEPTH)).astype(np.float32), draw.standard_normal((steps, PANEL)).astype(np.float32)
+    source, panel = (
+        draw.standard_normal((HEIGHT, DEPTH)).astype(np.float32),
+        draw.standard_normal((steps, PANEL)).astype(np.float32),
+    )
     for rows in range(1, HEIGHT + 1):
         target = np.full((HEIGHT + 1, PANEL), 7, np.float32)
         product(source.ravel(), 0, panel.ravel(), 0, steps, target.ravel(), 0, PANEL, rows, 0)
@@ -454,12 +460,12 @@ def test_models_of_the_same_weights_share_what_is_packed(engine):
 
 @needs_numba
 def test_the_first_call_says_what_it_is_doing_and_the_next_process_does_not(tmp_path):
-    code = (
-        "import numpy as np, reforg; reforg.create_model('evit_fmnist', ops='numba')(np.zeros((1, 1, 28, 28), np.float32))"
-    )
+    code = "import numpy as np, reforg; reforg.create_model('evit_fmnist', ops='numba')(np.zeros((1, 1, 28, 28), np.float32))"
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
     said = [
-        subprocess.run([sys.executable, "-c", code], timeout=300, capture_output=True, text=True, check=True, env=environment).stderr
+        subprocess.run(
+            [sys.executable, "-c", code], timeout=300, capture_output=True, text=True, check=True, env=environment
+        ).stderr
         for _ in range(2)
     ]
     assert said[0].count("\n") == 1
@@ -503,7 +509,9 @@ def test_another_backend_has_other_ways():
 
 def test_a_way_that_was_asked_for_and_is_not_installed_fails_in_a_sentence(monkeypatch):
     monkeypatch.setattr(planning, "installed", lambda engine: engine == "numpy")
-    with pytest.raises(BackendError, match=r"ops 'numba' need the package 'numba', which is not installed: pip install 'reforg\[cpu\]'"):
+    with pytest.raises(
+        BackendError, match=r"ops 'numba' need the package 'numba', which is not installed: pip install 'reforg\[cpu\]'"
+    ):
         made("vit", ops="numba")
     assert made("vit").ops["linear"] == "numpy"
 
@@ -532,7 +540,8 @@ def test_numba_that_cannot_be_imported_is_a_sentence(monkeypatch):
 
 
 def test_the_plan_is_there_as_soon_as_reforg_is_installed_and_numba_comes_only_with_a_call():
-    code = "import sys, reforg; reforg.create_model('evit_fmnist'); print('numba' in sys.modules, 'reforg_numpy.planning' in sys.modules)"
+    made = "import sys, reforg; reforg.create_model('evit_fmnist')"
+    code = f"{made}; print('numba' in sys.modules, 'reforg_numpy.planning' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], timeout=120, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "True"]
     assert reforg.__version__

@@ -4,13 +4,14 @@ Few images at a time go through all steps, so that what is made is in the cache 
 threads instead.
 """
 
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from reforg_numpy.batches import ONE_BLAS_THREAD, on_threads
 from reforg_numpy.plain_steps import STEPS, Memory
-from reforg_numpy.program import Floats, Layout, Maps, Program, Tokens
+from reforg_numpy.program import Floats, Layout, Maps, Program, Tokens, label, macs
 
 AT_ONCE = 1 << 22  # bytes of the widest intermediate of the images that a thread computes at once
 
@@ -28,11 +29,14 @@ class Bound:
         array = self._memory.view(tokens.matrix).reshape(tokens.shape)
         return array.swapaxes(1, 2).reshape(result.shape) if isinstance(result, Maps) else array
 
-    def run(self, images: Floats) -> list[Floats]:
+    def run(self, images: Floats, watch: Any = None) -> list[Floats]:
         """[B, C, H, W] -> views of the results, until the next run."""
         self._memory.images[...] = images
-        for call in self._calls:
+        for step, call in zip(self._program.steps, self._calls, strict=True):
+            start = time.perf_counter()
             call()
+            if watch is not None:
+                watch(label(step), time.perf_counter() - start, macs(step, self._program.images))
         return self._results
 
 
@@ -55,9 +59,12 @@ class Engine:
         return deque()
 
     def run(
-        self, parts: Sequence[tuple[Program, "deque[Bound]", slice]], images: Floats, results: Sequence[Floats], threads: int
-    ) -> None:
+        self, parts: Sequence[tuple[Program, "deque[Bound]", slice]], images: Floats, results: Sequence[Floats], threads: int,
+        watch: Any,
+    ) -> None:  # fmt: skip
         """Fill the results, part by part."""
+        workers = min(threads, len(parts))
+        told = None if watch is None else lambda name, seconds, count: watch(name, seconds / workers, count)
 
         def compute(part: tuple[Program, "deque[Bound]", slice]) -> None:
             program, idle, rows = part
@@ -65,17 +72,17 @@ class Engine:
                 bound = idle.pop()
             except IndexError:
                 bound = Bound(program, images.shape[1:])
-            for result, values in zip(results, bound.run(images[rows]), strict=True):
+            for result, values in zip(results, bound.run(images[rows], told), strict=True):
                 result[rows] = values
             idle.append(bound)
 
-        if len(parts) == 1 or threads == 1:
+        if workers == 1:
             for part in parts:
                 compute(part)
             return
         with ONE_BLAS_THREAD.held() as obeyed:
             if obeyed:
-                on_threads(compute, parts, min(threads, len(parts)))
+                on_threads(compute, parts, workers)
             else:
                 for part in parts:
                     compute(part)

@@ -4,7 +4,6 @@ Each function of STEPS takes a step and the memory, and returns what computes it
 """
 
 from collections.abc import Callable
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -141,7 +140,11 @@ def read_rows(step: Step, memory: Memory) -> Callable[[], Floats]:
     size, stride, padding = fields["size"], fields["stride"], fields["padding"]
     height, width, channels = fields["height"], fields["width"], fields["channels"]
     planes = fields["before"] == "planes"
-    maps = memory.images if planes else memory.view(fields["source"]).reshape(memory.count, height, width, channels).transpose(0, 3, 1, 2)
+    maps = (
+        memory.images
+        if planes
+        else memory.view(fields["source"]).reshape(memory.count, height, width, channels).transpose(0, 3, 1, 2)
+    )
     down, across = fields["out_height"], fields["out_width"]
     order = (0, 2, 3, 1, 4, 5) if planes else (0, 2, 3, 4, 5, 1)
 
@@ -165,7 +168,9 @@ def attention(step: Step, memory: Memory) -> Run:
     heads, depth, group, count = fields["heads"], fields["depth"], fields["group"], fields["key_count"]
 
     def split(matrix: Matrix, rows: int) -> Floats:
-        return memory.view(matrix).reshape(images, rows, -1)[:, :, : heads * depth].reshape(images, rows, heads, depth).swapaxes(1, 2)
+        return (
+            memory.view(matrix).reshape(images, rows, -1)[:, :, : heads * depth].reshape(images, rows, heads, depth).swapaxes(1, 2)
+        )
 
     queries, keys, values = split(fields["source"], group), split(fields["keys"], count), split(fields["values"], count)
     column, whole = fields["column"], memory.view(step.target)

@@ -7,8 +7,9 @@ steps instead of computing. So the order of blocks, the schedule of tokens and t
 import importlib.util
 import os
 from collections import OrderedDict
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from functools import cache
+from itertools import pairwise
 from operator import itemgetter
 from typing import Any
 from weakref import WeakValueDictionary
@@ -22,18 +23,37 @@ from reforg_numpy.program import Floats, FullError, Images, Program
 from reforg_numpy.team import TEAM
 
 KEPT = 8  # programs remembered: a few batch sizes, each with what is left over of a batch
-RUN_BY_PLANS = ("linear", "layer_norm", "gelu", "softmax", "attention", "conv2d", "depthwise_conv2d", "batch_norm", "relu", "rank", "gather")
+RUN_BY_PLANS = (
+    "linear",
+    "layer_norm",
+    "gelu",
+    "softmax",
+    "attention",
+    "conv2d",
+    "depthwise_conv2d",
+    "batch_norm",
+    "relu",
+    "rank",
+    "gather",
+)
 PIECES = (*vit_steps.PIECES, *shunted_steps.PIECES)
+
+Watch = Callable[[str, float, int | None], None]
+"""Is told of every step what it is called, its share of the wall time in seconds, and its multiply-accumulates."""
 
 
 class Plans:
-    """The plans of a model whose weights are float32; safe for calls from several threads, which take turns."""
+    """The plans of a model whose weights are float32; safe for calls from several threads, which take turns.
+
+    watch: None, or who is told of every step.
+    """
 
     def __init__(self, weights: Mapping[str, Any], engine: str) -> None:
         self._weights = weights
         self._name = engine
         self._engine: Any = None
         self._programs: OrderedDict[Hashable, tuple[Program, Any]] = OrderedDict()
+        self.watch: Watch | None = None
 
     def table(self) -> Mapping[str, str]:
         """What the programs run."""
@@ -49,11 +69,12 @@ class Plans:
             engine = self._started()
             count = engine.parts(batch, threads, call.bytes_per_image)
             bounds = [batch * part // count for part in range(count + 1)]
-            rows = [slice(*pair) for pair in zip(bounds, bounds[1:], strict=False)]
-            parts = [(*self._program(call, part.stop - part.start, tuple(rest), threads), part) for part in rows]
+            parts = self._parts(call, bounds, tuple(rest), threads)
+            if self._engine is not engine:  # which was full, so that the first parts were made for nothing
+                parts = self._parts(call, bounds, tuple(rest), threads)
             program = parts[0][0]
             results = [np.empty((batch, *result.shape[1:]), np.float32) for result in program.results]
-            self._engine.run(parts, images, results, threads)
+            self._engine.run(parts, images, results, threads, self.watch)
         return program.kind(results)
 
     def _started(self) -> Any:
@@ -61,13 +82,16 @@ class Plans:
             self._engine = ENGINES[self._name]()(self._weights)
         return self._engine
 
+    def _parts(self, call: Any, bounds: list[int], rest: tuple[int, ...], threads: int) -> list[tuple[Program, Any, slice]]:
+        return [(*self._program(call, end - start, rest, threads), slice(start, end)) for start, end in pairwise(bounds)]
+
     def _program(self, call: Any, batch: int, rest: tuple[int, ...], threads: int) -> tuple[Program, Any]:
         key = call.key, batch, rest, threads
         if key not in self._programs:
             try:
                 self._programs[key] = self._made(call, (batch, *rest), threads)
-            except FullError:  # of the positions of many image sizes: begin anew
-                self._engine = None
+            except FullError as error:  # the positions of many image sizes, or of a large one: begin anew
+                self._engine = type(self._engine)(self._weights, error.size)
                 self._programs.clear()
                 self._programs[key] = self._made(call, (batch, *rest), threads)
             if len(self._programs) > KEPT:

@@ -4,6 +4,7 @@ A program is made once for a number of images of one size. Its steps are data: e
 makes, and what it needs is in its fields, so that any executor can run it, and a reader or a test can stop behind any of them.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -83,6 +84,33 @@ class Step:
     kind: str
     target: Matrix
     fields: dict[str, Any]
+
+
+WATCHED = {  # kind of a step -> the operation or the piece of the reference that it computes
+    "norm": "layer_norm", "linear": "linear", "attention": "attention", "depthwise": "depthwise_conv2d", "embed": "vit.embed",
+    "reorganize": "evit.reorganize", "take": "gather", "pool": "pooled", "mean": "pooled",
+}  # fmt: skip
+
+
+def label(step: Step) -> str:
+    """What a breakdown calls a step: its operation, and the layer that it is of in any block."""
+    kind = "conv2d" if step.fields.get("before") in ("planes", "pixels") else WATCHED[step.kind]
+    layer = re.sub(r"^blocks?\d*\.\d+\.?|^patch_embed\d?\.?|@\d+$|\d$", "", step.name)
+    if step.kind == "linear" and step.fields["end"] == "add" and layer != "attended":
+        layer = "mlp.fc2"
+    normed = "layer_norm + " if "norm_weight" in step.fields else ""
+    ending = f" + {step.fields['end']}" if step.fields.get("end", "plain") != "plain" else ""
+    return f"{normed}{kind} {layer}{ending}".strip()
+
+
+def macs(step: Step, images: int) -> int | None:
+    """Multiply-accumulates of a step, as reforg.cost counts them; None where it has none."""
+    fields, rows = step.fields, step.target.rows
+    if step.kind == "linear":
+        return int(rows * fields["inner"] * step.target.columns)
+    if step.kind == "attention":
+        return int(2 * images * fields["group"] * fields["key_count"] * fields["heads"] * fields["depth"])
+    return 9 * rows * step.target.columns if step.kind == "depthwise" else None
 
 
 @dataclass
@@ -170,9 +198,9 @@ class Program:
         height, width = source.shape[2:]
         out_height, out_width = (height + 2 * padding - size) // stride + 1, (width + 2 * padding - size) // stride + 1
         target = self.matrix(place, self.images * out_height * out_width, columns)
-        planes = isinstance(source, Images)
         gain, shift = norm or (None, None if bias is None else Packed(bias, "row"))
-        fields = {} if planes else {"source": source.tokens.matrix}
+        fields = {"source": source.tokens.matrix} if isinstance(source, Maps) else {}
+        planes = not fields
         self.add(
             name, "linear", target, **fields, inner=channels * size * size, weight=Packed(weight, "planes" if planes else "pixels"),
             bias=shift, gain=gain, end=end, before="planes" if planes else "pixels", size=size, stride=stride, padding=padding,
@@ -183,7 +211,7 @@ class Program:
     def depthwise(
         self, name: str, source: Matrix, grid: tuple[int, int], parameters: tuple[Any, Any], target: Matrix, end: str
     ) -> Matrix:  # fmt: skip
-        """A 3x3 convolution of each channel with its own kernel. end: "sum" with the source, "gelu of sum", or "more" of the target."""
+        """A 3x3 convolution of each channel with its own. end: "sum" with the source, "gelu of sum", or "more" of the target."""
         weight, bias = parameters
         return self.add(
             name, "depthwise", target, source=source, weight=Packed(weight, "taps"),
@@ -221,7 +249,7 @@ class Tokens:
         """Rows of each image."""
         return self.count or 1
 
-    def __array_namespace__(self, api_version: str | None = None) -> type["Views"]:  # noqa: ARG002 - the standard's signature
+    def __array_namespace__(self, api_version: str | None = None) -> type["Views"]:
         return Views
 
 
@@ -259,9 +287,12 @@ class Images:
     """What stands for the images."""
 
     program: Program
-    shape: tuple[int, int, int, int]
-
+    shape: tuple[int, ...]
 
 
 class FullError(Exception):
-    """More constants than an engine has room for."""
+    """More constants than an engine has room for. size: floats of the one that did not fit."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self.size = size

@@ -16,7 +16,8 @@ PIECES = (
 def replacements() -> dict[str, Any]:
     """Pieces by name."""
     return {
-        "shunted.stem": stem, "shunted.embed": embed, "shunted.block": block, "shunted.pooled": pooled, "shunted.classify": classify,
+        "shunted.stem": stem, "shunted.embed": embed, "shunted.block": block, "shunted.pooled": pooled,
+        "shunted.classify": classify,
     }  # fmt: skip
 
 
@@ -93,7 +94,9 @@ def attend_group(
     keys, values = kv.from_column(0, width), kv.from_column(width, width)
     if grid is not None:
         enhanced = program.matrix("enhanced", kv.rows, kv.columns).from_column(width, width)  # as far apart as the keys
-        values = program.depthwise(f"{path}.enhanced{name}", values, grid, net.parameters(f"{path}.local_conv{name}"), enhanced, "sum")
+        values = program.depthwise(
+            f"{path}.enhanced{name}", values, grid, net.parameters(f"{path}.local_conv{name}"), enhanced, "sum"
+        )
     depth = width // heads
     program.add(
         f"{path}.branches.{branch}.context", "attention", context, source=queries.from_column(branch * width, width), keys=keys,
@@ -104,7 +107,7 @@ def attend_group(
 
 
 def detail_mlp(net: Network, path: str, x: Tokens, grid: Grid, config: Any) -> None:
-    """x + fc2(gelu(y + depthwise(y))), y = fc1(norm(x)), in the place of x."""
+    """X + fc2(gelu(y + depthwise(y))), y = fc1(norm(x)), in the place of x."""
     program = x.program
     normed = program.norm(f"{path}.norm2", x.matrix, net.parameters(f"{path}.norm2"), config.norm_eps, "normed")
     y = program.linear(f"{path}.mlp.fc1", normed, net.parameters(f"{path}.mlp.fc1"), "hidden")

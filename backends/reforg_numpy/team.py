@@ -12,6 +12,10 @@ class Team:
     """Runs one task at a time: the caller is thread 0, the others are the team's own."""
 
     def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        """With no threads yet; also in the child of a fork, as they stay with the parent."""
         self.lock = Lock()  # held by whoever uses the team, and what belongs to it, from the first task to the last
         self._inboxes: list[SimpleQueue[Task]] = []
         self._done: SimpleQueue[BaseException | None] = SimpleQueue()
@@ -44,7 +48,7 @@ def _serve(number: int, inbox: "SimpleQueue[Task]", done: "SimpleQueue[BaseExcep
         error: BaseException | None = None
         try:
             task(number)
-        except BaseException as caught:  # noqa: BLE001 - raised where the task came from
+        except BaseException as caught:
             error = caught
         del task
         done.put(error)
@@ -52,4 +56,4 @@ def _serve(number: int, inbox: "SimpleQueue[Task]", done: "SimpleQueue[BaseExcep
 
 TEAM = Team()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=TEAM.__init__)  # its threads stayed with the parent
+    os.register_at_fork(after_in_child=TEAM.begin)

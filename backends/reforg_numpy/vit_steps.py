@@ -11,8 +11,16 @@ import numpy as np
 from reforg.ops import REFERENCE, Network, bodies
 from reforg_numpy.program import Images, Maps, Matrix, Packed, Program, Tokens, folded
 
-
-PIECES = ("vit.embed", "vit.embed_patches", "vit.block", "vit.self_attention", "vit.mlp", "vit.pooled", "vit.classify", "evit.reorganize")
+PIECES = (
+    "vit.embed",
+    "vit.embed_patches",
+    "vit.block",
+    "vit.self_attention",
+    "vit.mlp",
+    "vit.pooled",
+    "vit.classify",
+    "evit.reorganize",
+)
 
 
 def replacements(only_logits: bool) -> dict[str, Any]:
@@ -33,11 +41,12 @@ def embed(net: Network, images: Images, config: Any) -> Tokens:
     maps = hmlp_stem(net, images) if config.stem == "hmlp" else patches(net, images, config)
     count, special = maps.grid[0] * maps.grid[1], config.num_special
     firsts, table = tables(net, maps.grid, config)
+    seen = f"{maps.grid} {config.grid} {config.antialias} {config.no_embed_class}"  # all that they depend on besides the weights
     target = program.matrix("x", program.images * (special + count), config.embed_dim)
     program.add(
         "embedded", "embed", target, source=maps.tokens.matrix, tokens=count, special=special,
-        weight=Packed(firsts, "rows", None, f"special tokens of {maps.grid}"),
-        bias=Packed(table, "rows", None, f"positions of {maps.grid}"),
+        weight=Packed(firsts, "rows", None, f"special tokens, {seen}"),
+        bias=Packed(table, "rows", None, f"positions, {seen}"),
     )  # fmt: skip
     return Tokens(program, target, special + count)
 
@@ -79,16 +88,21 @@ def block(net: Network, path: str, x: Tokens, config: Any, count: int, last: boo
         x = take(path, x, wanted)
     for branch, context in zip(config.branches, contexts, strict=True):
         gain = gain_of(net, path, 1, branch, config)
-        program.linear(sum_of(f"{path}.attended", branch, config), context, net.parameters(f"{path}.attn{branch}.proj"), x.matrix, end="add", gain=gain)
+        program.linear(
+            sum_of(f"{path}.attended", branch, config),
+            context,
+            net.parameters(f"{path}.attn{branch}.proj"),
+            x.matrix,
+            end="add",
+            gain=gain,
+        )
     if attended is not None:
         x = reorganize(path, x, attended, count, config)
     feed_forward(net, path, x, config)
     return x
 
 
-def attend(
-    net: Network, path: str, branch: str, x: Tokens, config: Any, wanted: int, attended: Matrix | None
-) -> Matrix:
+def attend(net: Network, path: str, branch: str, x: Tokens, config: Any, wanted: int, attended: Matrix | None) -> Matrix:
     """[B, N, C] -> the context of the first `wanted` tokens of each image [B * wanted, C]."""
     program, eps, width = x.program, config.norm_eps, config.embed_dim
     norm, qkv = net.parameters(f"{path}.norm1{branch}"), net.parameters(f"{path}.attn{branch}.qkv")
@@ -133,7 +147,7 @@ def reorganize(path: str, x: Tokens, attended: Matrix, count: int, config: Any) 
 
 
 def feed_forward(net: Network, path: str, x: Tokens, config: Any) -> None:
-    """x + MLP(norm(x)) of every branch, in the place of x."""
+    """X + MLP(norm(x)) of every branch, in the place of x."""
     program = x.program
     hidden = []
     for branch in config.branches:
@@ -142,7 +156,9 @@ def feed_forward(net: Network, path: str, x: Tokens, config: Any) -> None:
         hidden.append(program.linear(f"{path}.mlp{branch}.act", normed, first, f"wide{branch}", end="gelu", product=True))
     for branch, values in zip(config.branches, hidden, strict=True):
         gain = gain_of(net, path, 2, branch, config)
-        program.linear(sum_of(path, branch, config), values, net.parameters(f"{path}.mlp{branch}.fc2"), x.matrix, end="add", gain=gain)
+        program.linear(
+            sum_of(path, branch, config), values, net.parameters(f"{path}.mlp{branch}.fc2"), x.matrix, end="add", gain=gain
+        )
 
 
 def sum_of(name: str, branch: str, config: Any) -> str:

@@ -38,7 +38,7 @@ def rest_of_exp(r):
 
 
 def erf_coefficients():
-    """p and q, lowest power first, q beginning with 1."""
+    """P and q, lowest power first, q beginning with 1."""
     top, bottom = ERF_DEGREES
     grid = [ERF_END * (1 - mp.cos(mp.pi * (2 * k + 1) / (2 * POINTS))) / 2 for k in range(POINTS)]
     weights, below = [mp.mpf(1)] * POINTS, [mp.mpf(1)] * POINTS
@@ -48,7 +48,9 @@ def erf_coefficients():
         for x, weight, quotient in zip(grid, weights, below, strict=True):
             value = mp.erf(x / mp.sqrt(2)) / x
             scale = mp.sqrt(weight) / (value * quotient)
-            rows.append([scale * x ** (2 * k) for k in range(top + 1)] + [-scale * value * x ** (2 * k) for k in range(1, bottom + 1)])
+            rows.append(
+                [scale * x ** (2 * k) for k in range(top + 1)] + [-scale * value * x ** (2 * k) for k in range(1, bottom + 1)]
+            )
             wanted.append(scale * value)
         solution = list(mp.lu_solve(mp.matrix(rows), mp.matrix(wanted)))
         p, q = solution[: top + 1], [mp.mpf(1), *solution[top + 1 :]]

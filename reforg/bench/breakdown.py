@@ -8,7 +8,7 @@ times sum to the wall time. An operation's result is waited for before its clock
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from threading import Lock, get_ident
 from types import MappingProxyType
@@ -60,6 +60,13 @@ class Stopwatch:
             return result
 
         return run
+
+    def add(self, name: str, seconds: float, macs: int | None) -> None:
+        """Add what somebody else has measured: a share of the wall time."""
+        with self._lock:
+            part = self.parts.setdefault(name, Part())
+            part.seconds, part.calls = part.seconds + seconds, part.calls + 1
+            part.macs = part.macs if macs is None else (part.macs or 0) + macs
 
     def _enter(self, name: str) -> None:
         with self._lock:
@@ -114,6 +121,7 @@ class Clocked:
         self.ops = watch.record(ops)
         self.asarray = watch.timed("asarray", backend.asarray)
         self.to_numpy = watch.timed("to_numpy", backend.to_numpy)
+        self.plans = None  # which would run without them
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._backend, name)
@@ -122,7 +130,7 @@ class Clocked:
 def measured(model: Model, ops: Ops, images: Any, seconds: float) -> dict[str, Any]:
     """The breakdown of a batch, averaged over as many passes as fill the time, as plain values (see reforg.bench.report).
 
-    ops: the record that the model computes with.
+    ops: the record that the model computes with, operation by operation.
     """
     backend = model.backend
 
@@ -134,20 +142,41 @@ def measured(model: Model, ops: Ops, images: Any, seconds: float) -> dict[str, A
     watch = Stopwatch(settle)
     clocked = Clocked(backend, ops, watch)
     watched = Model(model.name, model.config, model.weights, clocked, model.dtype, model.device, "auto", model.check_finite)
-    clocked.to_numpy(watched(images))
+    return repeated(model, lambda: clocked.to_numpy(watched(images)), watch, ops.table(), seconds)
+
+
+def planned(model: Model, images: Any, seconds: float) -> dict[str, Any]:
+    """The same of a model with plans, which tell of every step themselves."""
+    plans, watch = model.plans, Stopwatch(lambda _: None)
+    if plans is None:
+        raise ValueError(f"{model.name} has no plans")
+    plans.watch = watch.add
+    try:
+        model(images)
+        runner = next(iter(plans.table().values()))
+        return repeated(model, lambda: model(images), watch, dict.fromkeys(watch.parts, runner), seconds)
+    finally:
+        plans.watch = None
+
+
+def repeated(
+    model: Model, run: Callable[[], Any], watch: Stopwatch, providers: Mapping[str, str], seconds: float
+) -> dict[str, Any]:
+    """Run once to warm up, then until the time is over, and tell what the stopwatch has found."""
+    batch = len(run())
     watch.parts.clear()
     passes, start = 0, time.perf_counter()
     while True:
-        clocked.to_numpy(watched(images))
+        run()
         passes, wall = passes + 1, time.perf_counter() - start
         if wall >= seconds:
             break
     peak = fastest_product(model)
-    floor = 2 * cost(model, batch=len(images)).macs / peak
-    return {**told(watch.parts, ops.table(), passes, wall), "peak_gflops": peak / 1e9, "floor_ms": 1e3 * floor}
+    floor = 2 * cost(model, batch=batch).macs / peak
+    return {**told(watch.parts, providers, passes, wall), "peak_gflops": peak / 1e9, "floor_ms": 1e3 * floor}
 
 
-def told(parts: dict[str, Part], providers: dict[str, str], passes: int, wall: float) -> dict[str, Any]:
+def told(parts: dict[str, Part], providers: Mapping[str, str], passes: int, wall: float) -> dict[str, Any]:
     """What a stopwatch has added up over `passes` that took `wall` seconds, for one pass."""
     rows = [
         {

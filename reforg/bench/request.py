@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from reforg.backend import installed, named
+from reforg.backend import installed, load, named
 from reforg.bench import peers
 from reforg.config import Config
 from reforg.costs import cost
@@ -78,9 +78,12 @@ class Request:
             named("backend", placed(backend)[0], installed())
         for peer in self.against or ():
             named("peer", placed(peer)[0], peers.installed())
-        for choice in self.ops:
-            if choice not in OPS:
-                raise ConfigError(f"there are no ops {choice!r}{nearest(choice, OPS)} (known: {', '.join(OPS)})")
+        if set(self.ops) - set(OPS):  # ways that some backend has besides
+            own = [choice for backend in self.backends for choice in getattr(load(placed(backend)[0]), "choices", ())]
+            known = list(dict.fromkeys([*OPS, *own]))
+            for choice in self.ops:
+                if choice not in known:
+                    raise ConfigError(f"there are no ops {choice!r}{nearest(choice, known)} (known: {', '.join(known)})")
         for dtype in self.dtypes:
             check_dtype(dtype)
         if not math.isfinite(self.seconds):

@@ -157,10 +157,12 @@ def _peak_of_usage() -> float | None:
 
 def broken_down(program: Program, task: Task) -> dict[str, Any]:
     """Where the time goes in one of reforg's programs."""
-    from reforg.bench.breakdown import measured
+    from reforg.bench.breakdown import measured, planned
     from reforg.ops import REFERENCE
 
-    ops = program.model.backend.ops if task["ops"] == "auto" else REFERENCE
+    if program.model.plans is not None:
+        return planned(program.model, program.images, task["seconds"])
+    ops = REFERENCE if task["ops"] == "reference" else program.model.backend.ops
     return measured(program.model, ops, program.images, task["seconds"])
 
 

@@ -41,7 +41,9 @@ def bench(
         str,
         typer.Option(metavar="NAME,...", help="numpy, cupy, torch, jax; on a device of it: torch@cuda.", autocompletion=backends),
     ] = "numpy",
-    ops: Annotated[str, typer.Option(metavar="NAME,...", help="reference, auto, or both.")] = "reference,auto",
+    ops: Annotated[
+        str, typer.Option(metavar="NAME,...", help="reference, auto, or a way of the backend's: numba, numpy.")
+    ] = "reference,auto",
     dtype: Annotated[
         str, typer.Option(metavar="NAME,...", help="float64, float32, float16 or bfloat16.", autocompletion=dtypes)
     ] = "float32",

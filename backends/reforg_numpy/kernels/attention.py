@@ -94,9 +94,7 @@ def score_tile(memory, queries, packed, rows, count, depth, scores):
         target = scores + column // CHUNK * HEIGHT * DEPTH + column % CHUNK
         for chunk in range(chunks(depth)):
             source, place = queries + chunk * HEIGHT * DEPTH, packed + (panel * depth + chunk * CHUNK) * PANEL
-            product(
-                memory, source, memory, place, min(CHUNK, depth - chunk * CHUNK), memory, target, DEPTH, rows, chunk
-            )
+            product(memory, source, memory, place, min(CHUNK, depth - chunk * CHUNK), memory, target, DEPTH, rows, chunk)
 
 
 @njit

@@ -71,10 +71,8 @@ def one_line(memory, source, pitch, y, height, width, weights, taps, bias, chann
     """All pixels of a line."""
     x = 0
     while x < width:
-        if 0 < x and x + BLOCK < width:
-            four_pixels(
-                memory, source, pitch, y, x, height, width, weights, taps, bias, channels, target, target_pitch, leap, end
-            )
+        if x > 0 and x + BLOCK < width:
+            four_pixels(memory, source, pitch, y, x, height, width, weights, taps, bias, channels, target, target_pitch, leap, end)
             x += BLOCK
         else:
             one_pixel(memory, source, pitch, y, x, height, width, weights, taps, bias, channels, target, target_pitch, leap, end)

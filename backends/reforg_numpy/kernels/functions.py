@@ -7,7 +7,9 @@ from reforg_numpy import coefficients
 from reforg_numpy.kernels.simd import fma, larger, power_of_two, smaller, splat
 
 single = np.float32
-EXP, ERF_ABOVE, ERF_BELOW = (tuple(map(single, values)) for values in (coefficients.EXP, coefficients.ERF_ABOVE, coefficients.ERF_BELOW))
+EXP, ERF_ABOVE, ERF_BELOW = (
+    tuple(map(single, values)) for values in (coefficients.EXP, coefficients.ERF_ABOVE, coefficients.ERF_BELOW)
+)
 ERF_END = single(coefficients.ERF_END)
 EXP_END = single(-88.1)  # for which `whole` is -127, and its power of two comes out as 0
 BITS = single(1.4426950408889634)  # 1/ln 2
@@ -17,7 +19,7 @@ ROUNDER = single(12582912.0)  # 1.5 * 2**23: adding it rounds to a whole number
 
 @njit
 def exp(x):
-    """exp(x) for x <= 0, to 1 unit in the last place, 0 where that is no normal number; NaN stays."""
+    """The exponential for x <= 0, to 1 unit in the last place, 0 where that is no normal number; NaN stays."""
     inner = larger(splat(EXP_END), x)
     whole = fma(inner, splat(BITS), splat(ROUNDER)) - splat(ROUNDER)
     rest = fma(whole, splat(-LN2_LOW), fma(whole, splat(-LN2_HIGH), inner))
@@ -31,7 +33,7 @@ def exp(x):
 
 @njit
 def gelu(x):
-    """x Phi(x), Phi(x) = (1 + erf(x/sqrt(2)))/2, by a quotient of two polynomials in x^2; where that passes 1, it is 1."""
+    """X Phi(x), Phi(x) = (1 + erf(x/sqrt(2)))/2, by a quotient of two polynomials in x^2; where that passes 1, it is 1."""
     square = smaller(splat(ERF_END * ERF_END), x * x)
     above = fma(splat(ERF_ABOVE[5]), square, splat(ERF_ABOVE[4]))
     above = fma(above, square, splat(ERF_ABOVE[3]))

@@ -5,7 +5,6 @@ Matrices lie in one array `memory`. Their columns come in chunks: column c of ro
 is filled up to a whole panel, with zeros or with what nobody reads.
 """
 
-import numpy as np
 from numba import njit
 
 from reforg_numpy.kernels.functions import gelu, single

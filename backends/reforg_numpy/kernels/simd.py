@@ -24,12 +24,12 @@ def lanes_here() -> int:
 
 LANES = lanes_here()
 LINE = 16  # float32 of a line of the cache
-REGISTERS = 16 if LANES == 8 or "x86" in llvm.get_process_triple() and LANES == 4 else 32
+REGISTERS = 16 if LANES == 8 or ("x86" in llvm.get_process_triple() and LANES == 4) else 32
 VECTOR = ir.VectorType(FLOAT, LANES)
 INTS = ir.VectorType(INT, LANES)
 
 
-class Lanes(types.Type):
+class Lanes(types.Type):  # type: ignore[misc]
     """Numba's type of a vector."""
 
     def __init__(self) -> None:
@@ -121,7 +121,7 @@ def _operator(symbol: Any, instruction: str) -> None:
         return vector(vector, vector), generate
 
     @overload(symbol)  # no annotations: numba wants those of both functions alike, and a lambda has none
-    def choose(left, right):  # type: ignore[no-untyped-def]
+    def choose(left, right):
         return (lambda left, right: apply(left, right)) if left == right == vector else None
 
 
@@ -131,7 +131,7 @@ for _symbol, _instruction in ((operator.add, "fadd"), (operator.sub, "fsub"), (o
 
 @intrinsic
 def fma(_typing: Any, _factor: Any, _other: Any, _summand: Any) -> Any:
-    """factor * other + summand, rounded once where the processor can, else twice."""
+    """Factor * other + summand, rounded once where the processor can, else twice."""
     return vector(vector, vector, vector), lambda _c, builder, _s, arguments: call(builder, "fmuladd", *arguments)
 
 
@@ -143,7 +143,7 @@ def root(_typing: Any, _value: Any) -> Any:
 
 @intrinsic
 def larger(_typing: Any, _left: Any, _right: Any) -> Any:
-    """left where left > right, else right; so of a NaN on the left nothing is left, and one on the right stays."""
+    """Left where left > right, else right; so of a NaN on the left nothing is left, and one on the right stays."""
 
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         return builder.select(builder.fcmp_ordered(">", *arguments), *arguments)
@@ -153,7 +153,7 @@ def larger(_typing: Any, _left: Any, _right: Any) -> Any:
 
 @intrinsic
 def smaller(_typing: Any, _left: Any, _right: Any) -> Any:
-    """left where left < right, else right."""
+    """Left where left < right, else right."""
 
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         return builder.select(builder.fcmp_ordered("<", *arguments), *arguments)

@@ -3,8 +3,8 @@
 from numba import njit
 
 from reforg_numpy.kernels.functions import single
-from reforg_numpy.kernels.simd import LANES, load, splat, store
-from reforg_numpy.kernels.tile import CHUNK, DEPTH
+from reforg_numpy.kernels.simd import LANES, load, store
+from reforg_numpy.kernels.tile import CHUNK
 
 
 @njit

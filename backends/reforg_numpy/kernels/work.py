@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from reforg_numpy.kernels.attention import attend_head, scratch_of_head
+from reforg_numpy.kernels.attention import attend_head
 from reforg_numpy.kernels.depthwise import one_line
 from reforg_numpy.kernels.functions import single
 from reforg_numpy.kernels.rows import ADD, PLAIN, finish, norm_row, part
-from reforg_numpy.kernels.select import copy_row, mean_scores, reorganize_image
+from reforg_numpy.kernels.select import mean_scores, reorganize_image
 from reforg_numpy.kernels.simd import LANES, LINE, load, prefetch, splat, store
 from reforg_numpy.kernels.threads import SPACE, fetch_add, meet, ticks
 from reforg_numpy.kernels.tile import CHUNK, DEPTH, HEIGHT, PANEL, product
@@ -26,7 +26,8 @@ WHOLE = (
     "kind", "units", "source", "source_pitch", "source_leap", "target", "target_pitch", "target_leap", "rows", "inner", "columns",
     "row_parts", "column_parts", "weight", "bias", "gain", "end", "keys", "values", "key_pitch",
     "key_count", "tokens", "group", "heads", "depth", "attended", "attended_pitch", "branches", "branch_leap", "special", "kept",
-    "fuse", "size", "stride", "padding", "channels", "height", "width", "out_height", "out_width", "before", "column", "parts", "other", "target_chunk", "source_step", "key_step", "norm_weight", "norm_bias",
+    "fuse", "size", "stride", "padding", "channels", "height", "width", "out_height", "out_width", "before", "column", "parts",
+    "other", "target_chunk", "source_step", "key_step", "norm_weight", "norm_bias",
 )  # fmt: skip
 STEP = np.dtype([*((name, np.int64) for name in WHOLE), ("eps", np.float32), ("scale", np.float32)])
 
@@ -76,7 +77,17 @@ def linear(step, unit, memory, weights, images, scratch):
         for panel in range(first, last):
             sums = scratch + (panel - first) * slab
             multiply_panel(
-                step, memory, weights, source + chunk * leap, high - low, low, panel, chunk, chunk == chunks - 1, panel + 1 < last, sums
+                step,
+                memory,
+                weights,
+                source + chunk * leap,
+                high - low,
+                low,
+                panel,
+                chunk,
+                chunk == chunks - 1,
+                panel + 1 < last,
+                sums,
             )
 
 
