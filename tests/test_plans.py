@@ -209,7 +209,7 @@ def test_where_constants_fill_the_memory_an_engine_begins_anew(monkeypatch):
     monkeypatch.setattr(importlib.import_module("reforg_numpy.compiled"), "AT_ONCE", 1 << 14)  # parts of two sizes
     model, exact = made("vit", ops="numba"), truth("vit")
     engines = []
-    for side in (*range(32, 168, 8), 400):
+    for side in (*range(32, 168, 8), 4000):
         images = synthetic_images((3, 3, side, 32))
         assert distance(model(images), exact(images)) < LIMIT
         engines.append(model._plans._engine)
