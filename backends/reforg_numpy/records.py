@@ -15,8 +15,9 @@ WORDS = {
     "end": {"plain": PLAIN, "gelu": GELU, "relu": RELU, "add": ADD, "sum": SUM, "gelu of sum": GELU_OF_SUM, "more": MORE},
     "before": {"rows": work.ROWS, "norm": work.NORMED, "pixels": work.MAPS, "planes": work.PLANES},
 }  # fmt: skip
-ROWS = 204  # that a unit of a product reads: a chunk of them and their sums stay in a second-level cache
-UNITS = 4  # of a step, for each thread: fewer leave a thread idle at its end, more read weights again
+ROWS = 408  # that a unit of a product reads: a chunk of them and their sums stay in a second-level cache
+SUMS = 1 << 16  # that are gathered at a time: a quarter of a second-level cache
+UNITS = 2  # of a step, for each thread: fewer leave a thread idle at its end, more read weights again
 
 
 def together(steps: list[Step], threads: int) -> list[Step]:
@@ -105,8 +106,8 @@ def by_tiles(step: Step, record: Any, images: int, threads: int) -> int:
     parts, columns = split(step, threads, made)
     record["row_parts"], record["column_parts"], record["units"] = parts, columns, parts * columns
     most = (-(-tiles // parts) + 1) * HEIGHT
-    slabs = -(-panels // columns) if chunks > 1 else 1
-    return most * PANEL * slabs + (most * chunks * DEPTH if made else 0)
+    record["group"] = group = max(1, SUMS // (most * PANEL)) if chunks > 1 else 1
+    return most * PANEL * min(panels, group) + (most * chunks * DEPTH if made else 0)
 
 
 def split(step: Step, threads: int, made: bool) -> tuple[int, int]:

@@ -98,7 +98,7 @@ def prefetch(_typing: Any, values: Any, index: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         place = builder.bitcast(pointer(context, builder, signature.args[0], *arguments), ir.IntType(8).as_pointer())
         kind = ir.FunctionType(ir.VoidType(), [place.type, INT, INT, INT])
-        builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0"), [place, INT(0), INT(3), INT(1)])
+        builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0"), [place, INT(0), INT(2), INT(1)])
         return context.get_dummy_value()
 
     return types.void(values, types.int64), generate

@@ -73,22 +73,15 @@ def linear(step, unit, memory, weights, images, scratch):
             prepare(step, memory, weights, images, row, source + (row - low) * DEPTH, leap)
         scratch += chunks * leap
     slab = (high - low) * PANEL if chunks > 1 else 0
-    for chunk in range(chunks):
-        for panel in range(first, last):
-            sums = scratch + (panel - first) * slab
-            multiply_panel(
-                step,
-                memory,
-                weights,
-                source + chunk * leap,
-                high - low,
-                low,
-                panel,
-                chunk,
-                chunk == chunks - 1,
-                panel + 1 < last,
-                sums,
-            )
+    group = step.group if chunks > 1 else 1  # panels whose sums are gathered at a time
+    for start in range(first, last, group):
+        for chunk in range(chunks):
+            for panel in range(start, min(start + group, last)):
+                sums = scratch + (panel - start) * slab
+                multiply_panel(
+                    step, memory, weights, source + chunk * leap, high - low, low, panel, chunk, chunk == chunks - 1,
+                    panel + 1 < last, sums,
+                )  # fmt: skip
 
 
 @njit
