@@ -42,7 +42,7 @@ def windows_of_images(step, images, memory, position, row, leap):
     inside = top >= 0 and left >= 0 and top + size <= step.height and left + size <= step.width
     last = first + ((step.channels - 1) * step.height + size - 1) * step.width
     if inside and size <= LANES and step.inner <= CHUNK and last + LANES <= len(images):
-        for channel in range(step.channels):
+        for _channel in range(step.channels):
             for y in range(size):
                 store(memory, row, load(images, first + y * step.width))
                 row += size  # what the vector has too much is written over by the next
