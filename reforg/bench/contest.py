@@ -86,15 +86,15 @@ class Outcome:
 def run(request: Request, report: Report = lambda _: None) -> Outcome:
     """Measure everything that is asked for. Raises BackendError, DisagreementError; no worker outlives it."""
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-    with tempfile.TemporaryDirectory(prefix="reforg-bench-", ignore_cleanup_errors=True) as folder:
+    entrants, absent = gathered(request, report)
+    with tempfile.TemporaryDirectory(prefix="reforg-bench-") as folder:
         material = Material(Path(folder))
-        entrants, absent = gathered(request, material.folder, report)
         cases = [(case, _measured(request, case, entrants, material, report)) for case in request.cases()]
     return Outcome(request, entrants, absent, cases, load)
 
 
-def gathered(request: Request, folder: Path, report: Report) -> tuple[list[Entrant], dict[str, str]]:
-    """Who takes part, and by name, why peers that nobody asked for do not. folder: for their temporary files.
+def gathered(request: Request, report: Report) -> tuple[list[Entrant], dict[str, str]]:
+    """Who takes part, and by name, why peers that nobody asked for do not.
 
     Importing all of them once also brings their files into the system's cache, so that no start-up has to wait for the disk.
     """
@@ -106,7 +106,7 @@ def gathered(request: Request, folder: Path, report: Report) -> tuple[list[Entra
             continue
         report(f"looking for {contestant.kind} {contestant.name}")
         try:
-            programs[_key(contestant)] = _probed(request, contestant, folder)
+            programs[_key(contestant)] = _probed(request, contestant)
         except BackendError as error:
             if contestant.kind == "backend" or request.against is not None:
                 raise
@@ -125,10 +125,10 @@ def _label(contestant: Contestant, name: str) -> str:
     return " ".join(filter(None, (name, contestant.ops, contestant.device and f"on {contestant.device}")))
 
 
-def _probed(request: Request, contestant: Contestant, folder: Path) -> dict[str, Any]:
+def _probed(request: Request, contestant: Contestant) -> dict[str, Any]:
     """The name and the version of a contestant's program; BackendError where it cannot take part."""
     label = f"{contestant.kind} {contestant.name!r}"
-    with Worker(label, request.threads, folder) as worker:
+    with Worker(label, request.threads) as worker:
         return worker.ask({"do": "probe", **_who(request, contestant, label), "dtypes": list(request.dtypes)})
 
 
@@ -147,7 +147,7 @@ def _measured(request: Request, case: Case, entrants: Sequence[Entrant], materia
         running: list[Running] = []
         for entrant in entrants:
             report(f"{case.title}: {entrant.label} starts")
-            running.append(_started(request, entrant, files, material.folder, workers))
+            running.append(_started(request, entrant, files, workers))
             wanted, own = running[0], running[-1]
             own.result.difference = compare(case, wanted.worker.label, wanted.logits, own.worker.label, own.logits)
         _take_turns(request, case, running, report)
@@ -158,11 +158,11 @@ def _measured(request: Request, case: Case, entrants: Sequence[Entrant], materia
     return [entry.result for entry in running]
 
 
-def _started(request: Request, entrant: Entrant, files: Mapping[str, Any], folder: Path, workers: ExitStack) -> Running:
+def _started(request: Request, entrant: Entrant, files: Mapping[str, Any], workers: ExitStack) -> Running:
     """A contestant that has computed its first logits."""
     question = {"do": "prepare", **_who(request, entrant.contestant, entrant.label), **files}
     start = time.perf_counter()
-    worker = workers.enter_context(Worker(entrant.label, request.threads, folder))
+    worker = workers.enter_context(Worker(entrant.label, request.threads))
     worker.ask(question)
     return Running(worker, Result(entrant, time.perf_counter() - start), np.load(files["logits"]))
 

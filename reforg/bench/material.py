@@ -17,7 +17,6 @@ class Material:
     """The files of one case after the other, in a folder. Weights stay as they are while the config does."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
         self._logits = folder / "logits.npy"
         self._weights, self._images = folder / "weights.safetensors", folder / "images.npy"
         self._config: Config | None = None

@@ -8,7 +8,6 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -23,15 +22,15 @@ class Worker:
     """A process of one contestant. Questions and answers are lines of JSON over its standard input and output.
 
     It ends when it is closed, and what it has started with it, or when its parent is gone and nobody asks it anything more.
-    folder: for its temporary files, so that what it leaves (a compiler's cache) is gone with the folder, and no contest finds
-    it made by an earlier one.
+    Its temporary files (a compiler's cache, an exported graph) are gone then, and it finds none of an earlier one.
     """
 
-    def __init__(self, label: str, threads: int | None = None, folder: Path | None = None) -> None:
+    def __init__(self, label: str, threads: int | None = None) -> None:
         self.label = label
         self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
+        self._folder = tempfile.TemporaryDirectory(prefix="reforg-bench-", ignore_cleanup_errors=True)  # removed with the process
         environment = os.environ | ({} if threads is None else dict.fromkeys(THREADS, str(threads)))
-        environment |= {} if folder is None else {"TMPDIR": str(folder)}
+        environment |= {"TMPDIR": self._folder.name}
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(  # noqa: S603 - our own interpreter
             COMMAND, stdin=pipe, stdout=pipe, stderr=self._complaints, env=environment, text=True, process_group=GROUP
@@ -79,6 +78,7 @@ class Worker:
             self._stdin.close()
         self._stdout.close()
         self._complaints.close()
+        self._folder.cleanup()
 
     def _kill(self) -> None:
         if GROUP is None:
