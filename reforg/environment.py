@@ -12,7 +12,7 @@ from reforg.errors import BackendError
 
 PACKAGES = (
     "numpy", "array-api-compat", "ml-dtypes", "threadpoolctl", "pillow", "safetensors", "typer", "rich", "huggingface-hub",
-    "pyarrow", "matplotlib", "torch", "jax", "cupy-cuda13x", "numba", "onnxruntime",
+    "pyarrow", "matplotlib", "torch", "jax", "cupy-cuda13x", "numba", "onnx", "onnxruntime", "onnxscript", "openvino",
 )  # fmt: skip
 # What changes how fast or how exactly it computes, or where weights are looked for.
 VARIABLES = (

@@ -1,6 +1,6 @@
 """A model: a config, its weights on a backend, and the forward pass over them."""
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -119,7 +119,7 @@ class Model:
         keep_rate: replaces the rate in the blocks that reorganize, one value or one a block. tokens: how many patches
         every block keeps, likewise. Raises ShapeError, DtypeError, ImageError, ConfigError.
         """
-        return self._computed("forward", images, keep_rate, tokens, check_finite)
+        return self._computed(self._forward, images, keep_rate, tokens, check_finite)
 
     def apply(self, weights: Mapping[str, Array], images: Array, *, keep_rate: Any = None, tokens: Any = None) -> Array:
         """The pure function behind the call, for jit, autograd and tracers: shapes are checked, values never, nothing is converted.
@@ -137,8 +137,7 @@ class Model:
         self._check_dtype(images)
         self._check_shape(tuple(images.shape))
         chosen = self._ops if library is self.backend.namespace else REFERENCE
-        if isinstance(self.config, ShuntedConfig):
-            self._refuse_schedule(keep_rate, tokens)
+        self._schedule(keep_rate, tokens)
         return self._forward(weights, images, chosen, keep_rate, tokens)
 
     def features(
@@ -150,13 +149,13 @@ class Model:
         """
         if pyramid and isinstance(self.config, VitConfig):
             raise ConfigError(f"{self.name} has no pyramid: its tokens have one size throughout")
-        return self._computed("pyramid" if pyramid else "features", images, keep_rate, tokens, check_finite)
+        return self._computed(self._pyramid if pyramid else self._features, images, keep_rate, tokens, check_finite)
 
     def answer(
         self, images: Any, *, keep_rate: Any = None, tokens: Any = None, check_finite: bool | None = None
     ) -> tuple[Array, Array]:
         """(B, C, H, W) -> pooled features (B, C) and logits (B, num_classes), both of one forward pass."""
-        answer: tuple[Array, Array] = self._computed("answer", images, keep_rate, tokens, check_finite)
+        answer: tuple[Array, Array] = self._computed(self._answer, images, keep_rate, tokens, check_finite)
         return answer
 
     def predict(
@@ -185,8 +184,7 @@ class Model:
         if patterns is not None and not (isinstance(patterns, tuple) and all(isinstance(p, str) for p in patterns)):
             raise ConfigError(f"{self.name}: names must be a pattern or several, as text, got {names!r}")
         recorder = Recorder(patterns)
-        if isinstance(self.config, ShuntedConfig):
-            self._refuse_schedule(keep_rate, tokens)
+        self._schedule(keep_rate, tokens)
         self._forward(self._weights, self._checked(images, check_finite), REFERENCE, keep_rate, tokens, recorder)
         if recorder.unmatched:
             raise ConfigError(
@@ -279,19 +277,13 @@ class Model:
             return shunted.pooled(net, x, self.config), shunted.classify(net, x, self.config)
         return vit.pooled(net, x, self.config), vit.classify(net, x, self.config)
 
-    def _computed(self, what: str, images: Any, keep_rate: Any, tokens: Any, check_finite: bool | None) -> Any:
-        """What the pure function of that name makes of the images: by a plan, or in whatever parts the backend finds fastest."""
+    def _computed(self, function: Callable[..., Any], images: Any, keep_rate: Any, tokens: Any, check_finite: bool | None) -> Any:
+        """What a pure function of the model's makes of the images: by a plan, or in whatever parts the backend finds fastest."""
         images = self._checked(images, check_finite)
-        if isinstance(self.config, VitConfig):
-            schedule = Schedule(self.config, keep_rate, tokens)  # whose errors come before anything is computed
-            key: Hashable = (what, self.config, repr((schedule.rates, schedule.tokens)))  # which may be arrays of one number
-        else:
-            self._refuse_schedule(keep_rate, tokens)
-            key = (what, self.config)
-        function = getattr(self, f"_{what}")
+        key: Hashable = (function.__name__, self.config, self._schedule(keep_rate, tokens))
         bytes_per_image = widest(self.config, tuple(images.shape[2:]), self.dtype)
         if self._plans is not None:
-            call = Call(lambda w, x, ops: function(w, x, ops, keep_rate, tokens), key, what == "forward", bytes_per_image)
+            call = Call(lambda w, x, ops: function(w, x, ops, keep_rate, tokens), key, function == self._forward, bytes_per_image)
             try:
                 planned = self._plans.run(call, images)
             except ImportError as error:
@@ -301,9 +293,14 @@ class Model:
         run = getattr(self.backend, "run", None) or (lambda forward, images, _bytes: forward(images))
         return run(lambda part: function(self._weights, part, self._ops, keep_rate, tokens), images, bytes_per_image)
 
-    def _refuse_schedule(self, keep_rate: Any, tokens: Any) -> None:
+    def _schedule(self, keep_rate: Any, tokens: Any) -> str:
+        """What a call keeps, in words; a mistake in it is an error before anything is computed."""
+        if isinstance(self.config, VitConfig):
+            schedule = Schedule(self.config, keep_rate, tokens)
+            return repr((schedule.rates, schedule.tokens))  # which may be arrays of one number
         if keep_rate is not None or tokens is not None:
             raise ConfigError(f"{self.name} keeps all its tokens: keep_rate and tokens are arguments of ViT, DeiT and EViT")
+        return ""
 
     def _checked(self, images: Any, check_finite: bool | None) -> Array:
         """The images as an array of the backend, or the error that says what is wrong with them."""

@@ -341,6 +341,31 @@ def test_a_breakdown_counts_every_multiplication_and_sums_to_the_whole(monkeypat
     assert told["floor_ms"] == pytest.approx(2 * cost(model, batch=2).macs / told["peak_gflops"] / 1e6)
 
 
+@pytest.mark.parametrize("ops", ["numba", "numpy"])
+def test_a_breakdown_of_a_plan_tells_of_every_step(monkeypatch, ops):
+    if ops == "numba":
+        pytest.importorskip("numba")
+    monkeypatch.setattr(breakdown, "SIDE", 64)
+    model = create_model("evit_fmnist", ops=ops)
+    told = breakdown.planned(model, synthetic.images((8, 1, 28, 28)), 0.2)
+    rows = {row["operation"]: row for row in told["parts"]}
+    assert {"linear attn.qkv", "attention attn.context", "evit.reorganize reorganized", "linear mlp.fc2 + add"} <= {
+        name.removeprefix("layer_norm + ") for name in rows
+    }
+    assert {row["run_by"] for row in told["parts"]} == {ops}
+    macs = sum(row["gmacs"] or 0 for row in told["parts"])
+    assert 0.8 * cost(model, batch=8).macs < macs * 1e9 < cost(model, batch=8).macs, (
+        "less, as nobody reads the last block's patches"
+    )
+    assert sum(row["ms"] for row in told["parts"]) + told["between_ms"] == pytest.approx(told["wall_ms"])
+    assert model.plans.watch is None
+
+
+def test_a_model_without_plans_has_no_breakdown_of_one():
+    with pytest.raises(ValueError, match="has no plans"):
+        breakdown.planned(create_model("evit_fmnist", ops="reference"), synthetic.images((1, 1, 28, 28)), 0.0)
+
+
 def test_a_breakdown_names_who_runs_an_operation(monkeypatch):
     monkeypatch.setattr(breakdown, "SIDE", 64)
     model = create_model("evit_fmnist")

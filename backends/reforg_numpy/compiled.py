@@ -14,7 +14,7 @@ from reforg_numpy.kernels import work
 from reforg_numpy.kernels.threads import SPACE
 from reforg_numpy.kernels.tile import CHUNK, DEPTH, PANEL
 from reforg_numpy.packing import Weights, aligned
-from reforg_numpy.program import LINE, Floats, Layout, Maps, Program, Step, Tokens, label, macs
+from reforg_numpy.program import LINE, Floats, Layout, Matrix, Program, Step, label, macs
 from reforg_numpy.records import encode, together
 from reforg_numpy.team import TEAM
 
@@ -39,7 +39,7 @@ class Ready:
 class Engine:
     """Runs the programs of one model, one at a time: their memory is the same, as nothing is left in it for the next call."""
 
-    name, layout = "numba", LAYOUT
+    layout = LAYOUT
 
     def __init__(self, weights: Any, more: int = 0) -> None:
         self._weights = Weights(weights, more)
@@ -95,15 +95,11 @@ class Engine:
 
         TEAM.run(threads, share)
         self.clock = clock
-        return [self._view(result) for result in ready.program.results]
+        return [result.seen(self._rows(result.matrix)) for result in ready.program.results]
 
-    def _view(self, result: Tokens | Maps) -> Floats:
-        """What stands in memory for an array."""
-        tokens = result.tokens if isinstance(result, Maps) else result
-        matrix = tokens.matrix
-        rows = self._memory[matrix.start : matrix.start + matrix.rows * matrix.pitch].reshape(-1, matrix.pitch)
-        array = rows[:, : matrix.columns].reshape(tokens.shape)
-        return array.swapaxes(1, 2).reshape(result.shape) if isinstance(result, Maps) else array
+    def _rows(self, matrix: Matrix) -> Floats:
+        """A matrix of whole rows as it lies in memory."""
+        return self._memory[matrix.start : matrix.start + matrix.rows * matrix.pitch].reshape(-1, matrix.pitch)[:, : matrix.columns]
 
 
 class Announcer(Listener):  # type: ignore[misc]

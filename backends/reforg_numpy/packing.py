@@ -13,9 +13,9 @@ CONSTANTS = 1 << 24  # floats for what is made of weights: positions of other im
 
 
 def aligned(size: int) -> Floats:
-    """Memory for so many floats, not touched, that begins with a line of the cache."""
-    room = np.empty(size + 16, np.float32)
-    start = -room.ctypes.data % 64 // 4
+    """Memory for so many floats that begins with a line of the cache; the system gives what of it is touched."""
+    room = np.empty(size + LINE, np.float32)
+    start = -room.ctypes.data % (LINE * room.itemsize) // room.itemsize
     return room[start : start + size]
 
 
@@ -24,9 +24,7 @@ class Weights:
 
     def __init__(self, weights: Any, more: int = 0) -> None:
         largest = sum(_room(array) for array in weights.values())
-        self.array = aligned(
-            2 * largest + CONSTANTS + 2 * more
-        )  # only what is touched takes memory; a matrix may be packed in parts, too
+        self.array = aligned(2 * largest + CONSTANTS + 2 * more)  # twice, because a matrix may be packed in parts, too
         self._used = 0
         self._packed: dict[Hashable, tuple[int, Any]] = {}
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from reforg_numpy.batches import ONE_BLAS_THREAD, on_threads
 from reforg_numpy.plain_steps import STEPS, Memory
-from reforg_numpy.program import Floats, Layout, Maps, Program, Tokens, label, macs
+from reforg_numpy.program import Floats, Layout, Program, label, macs
 
 AT_ONCE = 1 << 22  # bytes of the widest intermediate of the images that a thread computes at once
 
@@ -22,12 +22,7 @@ class Bound:
     def __init__(self, program: Program, shape: tuple[int, ...]) -> None:
         self._program, self._memory = program, Memory(program, shape)
         self._calls: list[Callable[[], None]] = [STEPS[step.kind](step, self._memory) for step in program.steps]
-        self._results = [self._view(result) for result in program.results]
-
-    def _view(self, result: Tokens | Maps) -> Floats:
-        tokens = result.tokens if isinstance(result, Maps) else result
-        array = self._memory.view(tokens.matrix).reshape(tokens.shape)
-        return array.swapaxes(1, 2).reshape(result.shape) if isinstance(result, Maps) else array
+        self._results: list[Floats] = [result.seen(self._memory.view(result.matrix)) for result in program.results]
 
     def run(self, images: Floats, watch: Any = None) -> list[Floats]:
         """[B, C, H, W] -> views of the results, until the next run."""
@@ -43,7 +38,7 @@ class Bound:
 class Engine:
     """Runs the programs of one model."""
 
-    name, layout = "numpy", Layout()
+    layout = Layout()
 
     def __init__(self, weights: Any) -> None:
         """Weights are read where they lie."""

@@ -199,7 +199,7 @@ class Program:
         out_height, out_width = (height + 2 * padding - size) // stride + 1, (width + 2 * padding - size) // stride + 1
         target = self.matrix(place, self.images * out_height * out_width, columns)
         gain, shift = norm or (None, None if bias is None else Packed(bias, "row"))
-        fields = {"source": source.tokens.matrix} if isinstance(source, Maps) else {}
+        fields = {"source": source.matrix} if isinstance(source, Maps) else {}
         planes = not fields
         self.add(
             name, "linear", target, **fields, inner=channels * size * size, weight=Packed(weight, "planes" if planes else "pixels"),
@@ -219,12 +219,12 @@ class Program:
         )  # fmt: skip
 
 
-def folded(name: str, weights: Any, path: str, bias: Any = None, eps: float = 1e-5) -> tuple[Packed, Packed]:
+def folded(weights: Any, path: str, bias: Any = None, eps: float = 1e-5) -> tuple[Packed, Packed]:
     """A batch norm's running statistics as gain and shift of what comes before its layer's own bias."""
     gain = weights[f"{path}.weight"] / np.sqrt(weights[f"{path}.running_var"] + np.float32(eps))
     mean = weights[f"{path}.running_mean"]
     shift = weights[f"{path}.bias"] - (mean if bias is None else mean - bias) * gain
-    return Packed(gain, "row", None, f"{name} gain"), Packed(shift, "row", None, f"{name} shift")
+    return Packed(gain, "row", None, f"{path} gain"), Packed(shift, "row", None, f"{path} shift")
 
 
 @dataclass(frozen=True)
@@ -252,6 +252,10 @@ class Tokens:
     def __array_namespace__(self, api_version: str | None = None) -> type["Views"]:
         return Views
 
+    def seen(self, rows: Any) -> Any:
+        """[B N, C], what the matrix holds -> the array that this stands for, a view of it."""
+        return rows.reshape(self.shape)
+
 
 @dataclass(frozen=True)
 class Maps:
@@ -265,6 +269,20 @@ class Maps:
         """(B, C, H, W)."""
         images, _, columns = self.tokens.shape
         return (images, columns, *self.grid)
+
+    @property
+    def program(self) -> Program:
+        """The tokens' own, as the matrix."""
+        return self.tokens.program
+
+    @property
+    def matrix(self) -> Matrix:
+        """See `program`."""
+        return self.tokens.matrix
+
+    def seen(self, rows: Any) -> Any:
+        """[B N, C], what the matrix holds -> the array that this stands for, a view of it."""
+        return self.tokens.seen(rows).swapaxes(1, 2).reshape(self.shape)
 
 
 class Views:

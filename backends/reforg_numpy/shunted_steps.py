@@ -26,7 +26,7 @@ def stem(net: Network, images: Images, config: Any) -> tuple[Tokens, Grid]:
     path, position = "patch_embed1", 0
     maps: Any = images
     for stride, padding in ((2, 3), *((1, 1),) * config.num_conv):
-        norm = folded(f"{path}.conv.{position + 1}", net.weights, f"{path}.conv.{position + 1}")
+        norm = folded(net.weights, f"{path}.conv.{position + 1}")
         name, parameters = f"{path}.conv.{position + 2}", net.parameters(f"{path}.conv.{position}")
         maps = images.program.convolve(name, maps, parameters, f"stem {position % 2}", stride, padding, norm, "relu")
         position += 3
@@ -36,13 +36,13 @@ def stem(net: Network, images: Images, config: Any) -> tuple[Tokens, Grid]:
 
 def embed(net: Network, path: str, maps: Maps) -> tuple[Tokens, Grid]:
     """[B, C, H, W] -> [B, N, C'], grid (ceil(H / 2), ceil(W / 2))."""
-    program = maps.tokens.program
+    program = maps.program
     return normed_tokens(net, path, program.convolve(f"{path}.proj", maps, net.parameters(f"{path}.proj"), "embedding", 2, 1))
 
 
 def normed_tokens(net: Network, path: str, maps: Maps) -> tuple[Tokens, Grid]:
     """[B, C, H, W] -> its tokens through the embedding's layer norm, grid."""
-    program, source = maps.tokens.program, maps.tokens.matrix
+    program, source = maps.program, maps.matrix
     matrix = program.norm(path, source, net.parameters(f"{path}.norm"), STEM_EPS, "x", product=False)
     return Tokens(program, matrix, maps.tokens.count), maps.grid
 
@@ -77,10 +77,10 @@ def attend(net: Network, path: str, above: str, x: Tokens, grid: Grid, config: A
 
 def reduce_keys(net: Network, path: str, maps: Maps, number: int, ratio: int) -> tuple[Matrix, Grid]:
     """[B, C, H, W] -> GELU(norm(convolution of size and stride r)), as rows of a product, and their grid."""
-    program, name = maps.tokens.program, f"{path}.sr{number}"
+    program, name = maps.program, f"{path}.sr{number}"
     merged = program.convolve(name, maps, net.parameters(name), "merged", ratio)
     parameters = net.parameters(f"{path}.norm{number}")
-    rows = program.norm(f"{path}.act@{number - 1}", merged.tokens.matrix, parameters, STEM_EPS, "reduced", end="gelu")
+    rows = program.norm(f"{path}.act@{number - 1}", merged.matrix, parameters, STEM_EPS, "reduced", end="gelu")
     return rows, merged.grid
 
 
@@ -107,7 +107,7 @@ def attend_group(
 
 
 def detail_mlp(net: Network, path: str, x: Tokens, grid: Grid, config: Any) -> None:
-    """X + fc2(gelu(y + depthwise(y))), y = fc1(norm(x)), in the place of x."""
+    """The residual x + fc2(gelu(y + depthwise(y))), y = fc1(norm(x)), in the place of x."""
     program = x.program
     normed = program.norm(f"{path}.norm2", x.matrix, net.parameters(f"{path}.norm2"), config.norm_eps, "normed")
     y = program.linear(f"{path}.mlp.fc1", normed, net.parameters(f"{path}.mlp.fc1"), "hidden")

@@ -9,7 +9,10 @@ Task = Callable[[int], None]
 
 
 class Team:
-    """Runs one task at a time: the caller is thread 0, the others are the team's own."""
+    """Runs one task at a time, on threads of its own while the caller waits: a signal then interrupts no share of a task.
+
+    Shares wait for each other, so a task that one of them left would never end.
+    """
 
     def __init__(self) -> None:
         self.begin()
@@ -21,23 +24,25 @@ class Team:
         self._done: SimpleQueue[BaseException | None] = SimpleQueue()
 
     def run(self, threads: int, task: Task) -> None:
-        """task(0) here and task(1) to task(threads - 1) on the others, until all are done; the first error is raised."""
-        while len(self._inboxes) < threads - 1:
+        """task(0) to task(threads - 1), until all are done; then the first error is raised, or what interrupted the caller."""
+        while len(self._inboxes) < threads:
             self._hire()
-        for inbox in self._inboxes[: threads - 1]:
+        for inbox in self._inboxes[:threads]:
             inbox.put(task)
         errors: list[BaseException | None] = []
-        try:
-            task(0)
-        finally:
-            errors = [self._done.get() for _ in range(threads - 1)]
-        for error in errors:
+        interruption: BaseException | None = None
+        while len(errors) < threads:
+            try:
+                errors.append(self._done.get())
+            except KeyboardInterrupt as caught:
+                interruption = caught
+        for error in (interruption, *errors):
             if error is not None:
                 raise error
 
     def _hire(self) -> None:
         inbox: SimpleQueue[Task] = SimpleQueue()
-        number = len(self._inboxes) + 1
+        number = len(self._inboxes)
         Thread(target=_serve, args=(number, inbox, self._done), name=f"reforg-{number}", daemon=True).start()
         self._inboxes.append(inbox)
 

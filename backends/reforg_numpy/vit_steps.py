@@ -44,7 +44,7 @@ def embed(net: Network, images: Images, config: Any) -> Tokens:
     seen = f"{maps.grid} {config.grid} {config.antialias} {config.no_embed_class}"  # all that they depend on besides the weights
     target = program.matrix("x", program.images * (special + count), config.embed_dim)
     program.add(
-        "embedded", "embed", target, source=maps.tokens.matrix, tokens=count, special=special,
+        "embedded", "embed", target, source=maps.matrix, tokens=count, special=special,
         weight=Packed(firsts, "rows", None, f"special tokens, {seen}"),
         bias=Packed(table, "rows", None, f"positions, {seen}"),
     )  # fmt: skip
@@ -58,14 +58,17 @@ def patches(net: Network, images: Images, config: Any) -> Maps:
 
 def hmlp_stem(net: Network, images: Images) -> Maps:
     """[B, in_chans, H, W] -> [B, C, H / 16, W / 16]: three convolutions without overlap, each with its batch norm."""
-    program, path = images.program, "patch_embed.proj"
-    maps: Any = images
-    for number, stride, end in ((0, 4, "gelu"), (3, 2, "gelu"), (6, 2, "plain")):
-        parameters = net.parameters(f"{path}.{number}")
-        norm = folded(f"{path}.{number + 1}", net.weights, f"{path}.{number + 1}", parameters[1])
-        name = f"{path}.{number + (2 if end == 'gelu' else 1)}"
-        maps = program.convolve(name, maps, parameters, f"stem {number}", stride, norm=norm, end=end)
-    return maps  # type: ignore[no-any-return]
+    first = stem_step(net, images, 0, 4, "gelu")
+    return stem_step(net, stem_step(net, first, 3, 2, "gelu"), 6, 2, "plain")
+
+
+def stem_step(net: Network, maps: Maps | Images, number: int, stride: int, end: str) -> Maps:
+    """[B, C, H, W] -> [B, C', H / stride, W / stride]: a convolution, its batch norm, and GELU where that is its end."""
+    path = "patch_embed.proj"
+    parameters = net.parameters(f"{path}.{number}")
+    norm = folded(net.weights, f"{path}.{number + 1}", parameters[1])
+    name = f"{path}.{number + (2 if end == 'gelu' else 1)}"
+    return maps.program.convolve(name, maps, parameters, f"stem {number}", stride, norm=norm, end=end)
 
 
 def tables(net: Network, grid: tuple[int, int], config: Any) -> tuple[Any, Any]:
@@ -147,7 +150,7 @@ def reorganize(path: str, x: Tokens, attended: Matrix, count: int, config: Any) 
 
 
 def feed_forward(net: Network, path: str, x: Tokens, config: Any) -> None:
-    """X + MLP(norm(x)) of every branch, in the place of x."""
+    """The residual x + MLP(norm(x)) of every branch, in the place of x."""
     program = x.program
     hidden = []
     for branch in config.branches:

@@ -21,12 +21,6 @@ def part(count, parts, size, index):
 
 
 @njit
-def vectors(columns):
-    """Up to where a row is worked on, in whole vectors."""
-    return (columns + LANES - 1) // LANES * LANES
-
-
-@njit
 def norm_row(memory, source, columns, target, leap, weights, weight, bias, eps, end):
     """Layer norm of a whole row, in two passes as the reference's: the mean, then the squares of the distances from it.
 

@@ -23,7 +23,6 @@ def lanes_here() -> int:
 
 
 LANES = lanes_here()
-LINE = 16  # float32 of a line of the cache
 REGISTERS = 16 if LANES == 8 or ("x86" in llvm.get_process_triple() and LANES == 4) else 32
 VECTOR = ir.VectorType(FLOAT, LANES)
 INTS = ir.VectorType(INT, LANES)

@@ -12,10 +12,11 @@ from reforg_numpy.kernels.depthwise import one_line
 from reforg_numpy.kernels.functions import single
 from reforg_numpy.kernels.rows import ADD, PLAIN, finish, norm_row, part
 from reforg_numpy.kernels.select import mean_scores, reorganize_image
-from reforg_numpy.kernels.simd import LANES, LINE, load, prefetch, splat, store
+from reforg_numpy.kernels.simd import LANES, load, prefetch, splat, store
 from reforg_numpy.kernels.threads import SPACE, fetch_add, meet, ticks
 from reforg_numpy.kernels.tile import CHUNK, DEPTH, HEIGHT, PANEL, product
 from reforg_numpy.kernels.windows import place_of, windows_of_images, windows_of_maps
+from reforg_numpy.program import LINE
 
 KINDS = ("embed", "norm", "linear", "attention", "depthwise", "reorganize", "take", "pool", "mean")
 EMBED, NORM, LINEAR, ATTENTION, DEPTHWISE, REORGANIZE, TAKE, POOL, MEAN = range(len(KINDS))
