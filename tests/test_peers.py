@@ -249,7 +249,7 @@ def exported_once(monkeypatch, graphs):
     (place, known), export = graphs, reforg_onnx.peer.exported
 
     def exported(folder, shape):
-        key = (folder / "config.pickle").read_bytes(), shape
+        key = (folder / "config.json").read_bytes(), shape
         if key not in known:
             known[key] = export(Path(shutil.copytree(folder, place / str(len(known)))), shape)
         return known[key]

@@ -4,11 +4,12 @@ The export has a process of its own. So the memory of these peers is that of som
 its exporter, while the time until the first logits has the export in it. Everything is written into a temporary folder.
 """
 
-import pickle
+import json
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -47,7 +48,8 @@ def build(
     if device not in (None, "cpu", "CPU"):
         raise ValueError(f"no device {device!r}; {who} has only 'cpu'")
     folder = Path(mkdtemp(prefix="reforg-onnx-"))
-    (folder / "config.pickle").write_bytes(pickle.dumps(config))
+    settings = {"class": type(config).__name__, **asdict(config)}
+    (folder / "config.json").write_text(json.dumps(settings), encoding="utf-8")
     np.savez(folder / "weights.npz", **weights)
 
     @cache

@@ -1,10 +1,10 @@
 """torch eager's forward passes as ONNX graphs: `python -m reforg_torch.peer.exported FOLDER NAME B C H W`.
 
-FOLDER has config.pickle and weights.npz, and is given NAME, a graph for images of that shape, with the weights in a file beside
+FOLDER has config.json and weights.npz, and is given NAME, a graph for images of that shape, with the weights in a file beside
 it. What goes wrong is the last line on standard error, with exit code 1. The peers that run graphs (reforg_onnx) call it.
 """
 
-import pickle
+import json
 import sys
 import traceback
 from pathlib import Path
@@ -14,7 +14,10 @@ import numpy as np
 import torch
 from onnxscript import opset18 as op
 
+from reforg.config import Config, ShuntedConfig, VitConfig
 from reforg_torch.peer import forward_of
+
+CONFIGS: dict[str, type[Config]] = {"VitConfig": VitConfig, "ShuntedConfig": ShuntedConfig}
 
 
 def main() -> None:
@@ -29,7 +32,8 @@ def main() -> None:
 
 def export(folder: Path, name: str, shape: list[int]) -> None:
     """Write the graph for images of that shape. Raises what torch eager and the exporter raise."""
-    config = pickle.loads((folder / "config.pickle").read_bytes())  # noqa: S301 - written by the peer that called us
+    settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = CONFIGS[settings.pop("class")](**settings)
     with np.load(folder / "weights.npz") as weights:
         graph = Graph(forward_of(config, dict(weights), "float32", torch.device("cpu"))).eval()
     images = torch.zeros(shape)
