@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 ORACLE = .venv-oracle
 
-.PHONY: demo test lint types docs libraries oracle evidence wheel clean
+.PHONY: demo test lint types docs libraries oracle evidence performance wheel clean
 
 demo: $(VENV)/installed  ## classify real images with three trained models, draw what EViT kept
 	$(BIN)/reforg demo
@@ -48,6 +48,10 @@ oracle:  ## timm's and transformers' own modules against ours; several GB of pac
 evidence: libraries oracle  ## run again all that docs/evidence.md reports; an hour and a half
 	$(ORACLE)/bin/python docs/evidence.py oracle
 	$(BIN)/python docs/evidence.py costs tests libraries properties broken traps mutants bench
+
+performance: $(VENV)/tested  ## run again all that docs/performance.md reports; an hour; what is measured is kept in performance.jsonl
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[peers,cpu,plot]"
+	$(BIN)/python docs/performance.py --kept performance.jsonl
 
 wheel: $(VENV)/tested  ## build the wheel, install it into an empty environment elsewhere, run it there
 	$(BIN)/python tests/wheel.py

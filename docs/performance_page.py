@@ -1,0 +1,198 @@
+"""What docs/performance.py measured, as the tables and the picture of docs/performance.md."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+PAGE = Path(__file__).parent / "performance.md"
+PICTURE = Path(__file__).parent / "images" / "growth.svg"
+SHORT = {"numpy numba": "numba", "numpy numpy": "NumPy", "torch eager": "torch", "jax jit of the reference": "jax"}
+PAPER = {"0.9": 1.10, "0.8": 1.24, "0.7": 1.50, "0.6": 1.62, "0.5": 1.85}  # EViT, table 2: throughput over DeiT-S'
+SMALL = 0.01  # share of the time of a batch
+BROKEN_DOWN = ("DeiT-S", "EViT-S 0.7", "Shunted-S")
+INK, PALE = "0.15", "0.6"
+
+Found = dict[str, Any]
+
+
+def row(*cells: Any) -> str:
+    """A row of a table."""
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def table(headings: tuple[str, ...], rows: Iterator[str]) -> str:
+    """A table of Markdown."""
+    return "\n".join([row(*headings), row(*["---"] * len(headings)), *rows])
+
+
+def contests(found: Found) -> Iterator[tuple[str, Found, dict[str, Found]]]:
+    """Every case of every model: the model's name, the case, and results by who takes part."""
+    for name, told in found.items():
+        if isinstance(told, dict) and "cases" in told:
+            for case in told["cases"]:
+                yield name, case, {result["contestant"]: result for result in case["results"]}
+
+
+def peers(found: Found) -> list[str]:
+    """The labels of all peers."""
+    told = (told for told in found.values() if isinstance(told, dict) and "contestants" in told)
+    labels = [who["label"] for contest in told for who in contest["contestants"] if who["kind"] == "peer"]
+    return list(dict.fromkeys(labels))
+
+
+def short(label: str) -> str:
+    """A label that fits a column."""
+    return SHORT.get(label, label.split(maxsplit=1)[0])
+
+
+def speeds(found: Found) -> str:
+    """Images a second of all."""
+    labels = ["numpy numba", "numpy numpy", *peers(found)]
+
+    def cell(results: dict[str, Found], label: str) -> str:
+        return f"{results[label]['images_per_second']['median']:.1f}" if label in results else ""
+
+    rows = (row(name, case["batch"], *(cell(results, label) for label in labels)) for name, case, results in contests(found))
+    return table(("model", "batch", *map(short, labels)), rows)
+
+
+def ratios(found: Found) -> str:
+    """Numba's images a second in units of each peer's, and NumPy's in units of torch's."""
+    labels = peers(found)
+
+    def cell(result: Found, label: str) -> str:
+        return f"{result['ratios'][label]['median']:.2f}" if label in result["ratios"] else ""
+
+    rows = (
+        row(
+            name, case["batch"], *(cell(results["numpy numba"], label) for label in labels), short(case["fastest_peer"]),
+            cell(results["numpy numpy"], "torch eager"),
+        )
+        for name, case, results in contests(found)
+    )  # fmt: skip
+    return table(("model", "batch", *map(short, labels), "fastest", "NumPy of torch"), rows)
+
+
+def gained(found: Found) -> str:
+    """EViT's gain over keep rate 1, beside the paper's."""
+    rows = (
+        row(rate, f"{paper:.2f}", *(f"{found[name][batch][rate]:.2f}" for name in names for batch in ("8", "32")))
+        for names in [[name for name in ("gains fused", "gains dropped") if name in found]]
+        for rate, paper in PAPER.items()
+    )
+    return table(("keep rate", "paper", "fused, batch 8", "fused, batch 32", "dropped, batch 8", "dropped, batch 32"), rows)
+
+
+def resources(found: Found) -> str:
+    """Peak memory at batch 32, and start-up at batch 1."""
+    cases = {(name, case["batch"]): results for name, case, results in contests(found)}
+    rows = (
+        row(
+            name, *(f"{cases[name, 32][label]['peak_memory_mb']:.0f}" for label in SHORT if label in cases[name, 32]),
+            *(f"{cases[name, 1][label]['start_seconds']:.2f}" for label in SHORT if label in cases[name, 1]),
+        )
+        for name in dict.fromkeys(name for name, _ in cases)
+        if (name, 32) in cases and (name, 1) in cases
+    )  # fmt: skip
+    kept = [name for label, name in SHORT.items() if any(label in results for results in cases.values())]
+    return table(("model", *(f"{name}, MB" for name in kept), *(f"{name}, s" for name in kept)), rows)
+
+
+def parts(found: Found) -> Iterator[str]:
+    """Where the time of a batch of 8 goes."""
+    for name, case, results in contests(found):
+        if name in BROKEN_DOWN and case["batch"] == 8 and "numpy numba" in results:
+            told = results["numpy numba"]["breakdown"]
+            large = [part for part in told["parts"] if part["share"] >= SMALL]
+            rest = told["wall_ms"] - sum(part["ms"] for part in large)
+            rows = [row(part["operation"], f"{part['ms']:.1f}", f"{part['share']:.1%}", rate(part)) for part in large]
+            rows.append(row("all else", f"{rest:.1f}", f"{rest / told['wall_ms']:.1%}", ""))
+            floor = f"floor: all products at {told['peak_gflops']:.0f} GFLOP/s"
+            rows.append(row(floor, f"{told['floor_ms']:.1f}", f"{told['floor_ms'] / told['wall_ms']:.1%}", ""))
+            yield f"{name}, {told['wall_ms']:.1f} ms:\n\n" + table(("step", "ms", "share", "GFLOP/s"), iter(rows))
+
+
+def rate(part: Found) -> str:
+    """GFLOP/s, where there are multiply-accumulates."""
+    return "" if part["gflops"] is None else f"{part['gflops']:.0f}"
+
+
+def expected(points: list[Found]) -> list[float]:
+    """Images a second that multiply-accumulates predict, from the best rate of all points."""
+    best = max(point["images_per_second"] * point["macs"] for point in points)
+    return [best / point["macs"] for point in points]
+
+
+def grown(found: Found) -> Iterator[str]:
+    """The speed over batch sizes and over tokens, and how much of what multiply-accumulates predict."""
+    for name, unit in (("over batches", "batch"), ("over tokens", "tokens")):
+        if name in found:
+            points = found[name]
+            rows = (
+                row(point["at"], f"{point['images_per_second']:.1f}", f"{point['images_per_second'] / wanted:.0%}")
+                for point, wanted in zip(points, expected(points), strict=True)
+            )
+            yield table((unit, "images/s", "of the best rate"), rows)
+
+
+def draw(found: Found) -> None:
+    """Growth as a picture: what was measured, and what multiply-accumulates predict."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context({"font.size": 9, "svg.fonttype": "none", "svg.hashsalt": "growth"}):
+        figure = Figure(figsize=(8, 3.2), layout="constrained", facecolor="white")
+        for axis, (name, unit) in zip(
+            figure.subplots(1, 2), (("over batches", "images of a batch"), ("over tokens", "tokens of an image")), strict=True
+        ):
+            points = found[name]
+            places = [int(point["at"]) for point in points]
+            axis.plot(places, expected(points), color=PALE, linestyle="--", label="all multiply-accumulates at the best rate")
+            axis.plot(places, [point["images_per_second"] for point in points], "o-", color=INK, markersize=4, label="measured")
+            axis.set_xscale("log", base=2)
+            axis.set_xticks(places, [str(place) for place in places], rotation=45)
+            axis.set_ylim(bottom=0)
+            axis.set_xlabel(unit)
+            axis.set_ylabel("images per second")
+            axis.spines[["top", "right"]].set_visible(False)
+        axis.legend(frameon=False)
+        figure.savefig(PICTURE, metadata={"Date": None})
+
+
+def conditions(found: Found) -> str:
+    """The machine and the versions."""
+    told = next(told for told in found.values() if isinstance(told, dict) and "machine" in told)
+    versions = dict.fromkeys(who["version"] for who in told["contestants"])
+    turns = f"medians of {told['rounds']} rounds, a turn of {told['seconds']:g} s for each program"
+    return f"{told['machine']}; {', '.join(versions)}; {told['blas']}; {turns}."
+
+
+def answers(found: Found) -> Iterator[tuple[str, str]]:
+    """The page's places, and what stands there."""
+    yield "conditions", conditions(found)
+    yield "ratios", ratios(found)
+    yield "speeds", speeds(found)
+    if "gains fused" in found and "gains dropped" in found:
+        yield "gains", gained(found)
+    yield "resources", resources(found)
+    if "cold" in found:
+        seconds = found["cold"]
+        yield "cold", f"With numba's cache empty {seconds['cold']:.1f} s, the next time {seconds['warm']:.2f} s."
+    yield "parts", "\n\n".join(parts(found))
+    yield "growth", "\n\n".join(grown(found))
+
+
+def write(found: Found) -> None:
+    """Fill the page's places, whole or not at all."""
+    page = PAGE.read_text(encoding="utf-8")
+    for name, text in answers(found):
+        marks = re.compile(rf"(<!-- ran: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
+        if len(marks.findall(page)) != 1:
+            raise SystemExit(f"docs/performance.md has no place for {name!r}")
+        page = marks.sub(lambda place, text=text: f"{place[1]}\n{text}\n\n{place[2]}", page)
+    if "over batches" in found and "over tokens" in found:
+        draw(found)
+    new = PAGE.with_name(f".{PAGE.name}.new")
+    new.write_text(page, encoding="utf-8", newline="\n")
+    new.replace(PAGE)
