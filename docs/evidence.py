@@ -93,7 +93,7 @@ def placed(page: str, name: str, text: str) -> str:
     """The page with a part's text between its marks."""
     marks = re.compile(rf"(<!-- ran: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
     if len(marks.findall(page)) != 1:
-        raise SystemExit(f"docs/evidence.md has no place for {name!r}")
+        raise SystemExit(f"the page has no place for {name!r}")
     return marks.sub(lambda found: f"{found[1]}\n{text}\n\n{found[2]}", page)
 
 

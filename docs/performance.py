@@ -2,8 +2,8 @@
 
     python docs/performance.py --kept FILE [MEASUREMENT]...
 
-Measurements are kept in FILE, a JSON object a line, as they end; what is there already is not measured again, so that a run that
-was broken off goes on. With names only those are measured. The page gets whatever FILE then has.
+Measurements are kept in FILE, JSON, as they end; what is there already is not measured again, so that a run that was broken off
+goes on. With names only those are measured. The page gets whatever FILE then has.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -23,6 +24,7 @@ import performance_page
 
 import reforg
 from reforg.bench.report import SLOWING
+from reforg.files import replacing
 
 PEERS = "torch,onnxruntime,openvino,jax"
 RATES = (0.9, 0.8, 0.7, 0.6, 0.5)
@@ -99,7 +101,7 @@ def gains(fused: bool) -> dict[str, Any]:
 
 
 def growth(subjects: dict[str, tuple[reforg.Model, int]]) -> list[dict[str, Any]]:
-    """Images and multiply-accumulates a second, measured in turns."""
+    """Images a second by the name of each model and batch, measured in turns, and multiply-accumulates of an image."""
     speeds = in_turns({name: caller(model, batch) for name, (model, batch) in subjects.items()})
     return [
         {"at": name, "images_per_second": median(speeds[name]), "macs": reforg.cost(model.config).macs}
@@ -148,9 +150,9 @@ def measurements() -> Iterator[tuple[str, Callable[[], Any]]]:
 
 
 def kept(file: Path) -> dict[str, Any]:
-    """What a file of measurements has."""
-    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-    return {told["name"]: told["found"] for told in map(json.loads, lines)}
+    """What a file of measurements has: by name, what was found, and the date."""
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    return found
 
 
 def main() -> None:
@@ -162,14 +164,21 @@ def main() -> None:
     known = dict(measurements())
     if unknown := [name for name in chosen.names if name not in known]:
         parser.error(f"there is no measurement {unknown[0]!r} (measurements: {', '.join(known)})")
+    try:
+        done = kept(chosen.kept)
+    except (OSError, ValueError) as error:
+        parser.error(f"{chosen.kept} has no measurements: {error}")
     for name in chosen.names or known:
-        if name in kept(chosen.kept):
-            continue
-        print(f"{time.strftime('%H:%M:%S')} {name}", file=sys.stderr, flush=True)
-        line = json.dumps({"name": name, "found": known[name]()})
-        with chosen.kept.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
-    performance_page.write(kept(chosen.kept))
+        if name not in done:
+            print(f"{time.strftime('%H:%M:%S')} {name}", file=sys.stderr, flush=True)
+            try:
+                done[name] = {"found": known[name](), "date": f"{datetime.now(UTC):%Y-%m-%d}"}
+            except subprocess.CalledProcessError as error:  # which has said why
+                raise SystemExit(f"{name}: ended with {error.returncode}; what came before is in {chosen.kept}") from error
+            with replacing(chosen.kept) as unfinished:
+                unfinished.write_text(json.dumps(done), encoding="utf-8")
+    told = {name: done[name] for name in known if name in done}
+    performance_page.write({name: one["found"] for name, one in told.items()}, sorted(one["date"] for one in told.values()))
 
 
 if __name__ == "__main__":

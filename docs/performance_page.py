@@ -1,14 +1,19 @@
 """What docs/performance.py measured, as the tables and the picture of docs/performance.md."""
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from bench import row
+from evidence import placed
+
+from reforg.files import replacing
+
 PAGE = Path(__file__).parent / "performance.md"
 PICTURE = Path(__file__).parent / "images" / "growth.svg"
-SHORT = {"numpy numba": "numba", "numpy numpy": "NumPy", "torch eager": "torch", "jax jit of the reference": "jax"}
-PAPER = {"0.9": 1.10, "0.8": 1.24, "0.7": 1.50, "0.6": 1.62, "0.5": 1.85}  # EViT, table 2: throughput over DeiT-S'
+SHORT = {"numpy numba": "numba", "numpy numpy": "NumPy", "torch eager": "torch", "jax jit": "jax"}
+WEIGHED = ("numpy numba", "numpy numpy", "torch eager")  # whose memory and start-up the page tells
+PAPER = {"0.9": 1.10, "0.8": 1.24, "0.7": 1.50, "0.6": 1.62, "0.5": 1.85}  # EViT's authors, on a GPU
 SMALL = 0.01  # share of the time of a batch
 BROKEN_DOWN = ("DeiT-S", "EViT-S 0.7", "Shunted-S")
 INK, PALE = "0.15", "0.6"
@@ -16,28 +21,26 @@ INK, PALE = "0.15", "0.6"
 Found = dict[str, Any]
 
 
-def row(*cells: Any) -> str:
-    """A row of a table."""
-    return f"| {' | '.join(map(str, cells))} |"
-
-
 def table(headings: tuple[str, ...], rows: Iterator[str]) -> str:
     """A table of Markdown."""
     return "\n".join([row(*headings), row(*["---"] * len(headings)), *rows])
 
 
+def reports(found: Found) -> Found:
+    """The measurements that are what `reforg bench` reported, by name."""
+    return {name: told for name, told in found.items() if "cases" in told}
+
+
 def contests(found: Found) -> Iterator[tuple[str, Found, dict[str, Found]]]:
     """Every case of every model: the model's name, the case, and results by who takes part."""
-    for name, told in found.items():
-        if isinstance(told, dict) and "cases" in told:
-            for case in told["cases"]:
-                yield name, case, {result["contestant"]: result for result in case["results"]}
+    for name, told in reports(found).items():
+        for case in told["cases"]:
+            yield name, case, {result["contestant"]: result for result in case["results"]}
 
 
 def peers(found: Found) -> list[str]:
     """The labels of all peers."""
-    told = (told for told in found.values() if isinstance(told, dict) and "contestants" in told)
-    labels = [who["label"] for contest in told for who in contest["contestants"] if who["kind"] == "peer"]
+    labels = [who["label"] for told in reports(found).values() for who in told["contestants"] if who["kind"] == "peer"]
     return list(dict.fromkeys(labels))
 
 
@@ -76,11 +79,8 @@ def ratios(found: Found) -> str:
 
 def gained(found: Found) -> str:
     """EViT's gain over keep rate 1, beside the paper's."""
-    rows = (
-        row(rate, f"{paper:.2f}", *(f"{found[name][batch][rate]:.2f}" for name in names for batch in ("8", "32")))
-        for names in [[name for name in ("gains fused", "gains dropped") if name in found]]
-        for rate, paper in PAPER.items()
-    )
+    columns = [found[name][batch] for name in ("gains fused", "gains dropped") for batch in ("8", "32")]
+    rows = (row(rate, f"{paper:.2f}", *(f"{gain[rate]:.2f}" for gain in columns)) for rate, paper in PAPER.items())
     return table(("keep rate", "paper", "fused, batch 8", "fused, batch 32", "dropped, batch 8", "dropped, batch 32"), rows)
 
 
@@ -89,14 +89,13 @@ def resources(found: Found) -> str:
     cases = {(name, case["batch"]): results for name, case, results in contests(found)}
     rows = (
         row(
-            name, *(f"{cases[name, 32][label]['peak_memory_mb']:.0f}" for label in SHORT if label in cases[name, 32]),
-            *(f"{cases[name, 1][label]['start_seconds']:.2f}" for label in SHORT if label in cases[name, 1]),
+            name, *(f"{results[label]['peak_memory_mb']:.0f}" for label in WEIGHED),
+            *(f"{cases[name, 1][label]['start_seconds']:.2f}" for label in WEIGHED),
         )
-        for name in dict.fromkeys(name for name, _ in cases)
-        if (name, 32) in cases and (name, 1) in cases
+        for (name, batch), results in cases.items() if batch == 32
     )  # fmt: skip
-    kept = [name for label, name in SHORT.items() if any(label in results for results in cases.values())]
-    return table(("model", *(f"{name}, MB" for name in kept), *(f"{name}, s" for name in kept)), rows)
+    labels = [short(label) for label in WEIGHED]
+    return table(("model", *(f"{label}, MB" for label in labels), *(f"{label}, s" for label in labels)), rows)
 
 
 def parts(found: Found) -> Iterator[str]:
@@ -127,13 +126,12 @@ def expected(points: list[Found]) -> list[float]:
 def grown(found: Found) -> Iterator[str]:
     """The speed over batch sizes and over tokens, and how much of what multiply-accumulates predict."""
     for name, unit in (("over batches", "batch"), ("over tokens", "tokens")):
-        if name in found:
-            points = found[name]
-            rows = (
-                row(point["at"], f"{point['images_per_second']:.1f}", f"{point['images_per_second'] / wanted:.0%}")
-                for point, wanted in zip(points, expected(points), strict=True)
-            )
-            yield table((unit, "images/s", "of the best rate"), rows)
+        points = found[name]
+        rows = (
+            row(point["at"], f"{point['images_per_second']:.1f}", f"{point['images_per_second'] / wanted:.0%}")
+            for point, wanted in zip(points, expected(points), strict=True)
+        )
+        yield table((unit, "images/s", "of the best rate"), rows)
 
 
 def draw(found: Found) -> None:
@@ -143,56 +141,60 @@ def draw(found: Found) -> None:
 
     with rc_context({"font.size": 9, "svg.fonttype": "none", "svg.hashsalt": "growth"}):
         figure = Figure(figsize=(8, 3.2), layout="constrained", facecolor="white")
-        for axis, (name, unit) in zip(
-            figure.subplots(1, 2), (("over batches", "images of a batch"), ("over tokens", "tokens of an image")), strict=True
-        ):
-            points = found[name]
-            places = [int(point["at"]) for point in points]
-            axis.plot(places, expected(points), color=PALE, linestyle="--", label="all multiply-accumulates at the best rate")
-            axis.plot(places, [point["images_per_second"] for point in points], "o-", color=INK, markersize=4, label="measured")
-            axis.set_xscale("log", base=2)
-            axis.set_xticks(places, [str(place) for place in places], rotation=45)
-            axis.set_ylim(bottom=0)
-            axis.set_xlabel(unit)
-            axis.set_ylabel("images per second")
-            axis.spines[["top", "right"]].set_visible(False)
-        axis.legend(frameon=False)
-        figure.savefig(PICTURE, metadata={"Date": None})
+        over_batches, over_tokens = figure.subplots(1, 2)
+        draw_growth(over_batches, found["over batches"], "images of a batch")
+        over_batches.set_ylim(0, 1.3 * max(point["images_per_second"] for point in found["over batches"]))
+        over_batches.legend(frameon=False)
+        draw_growth(over_tokens, found["over tokens"], "tokens of an image")
+        over_tokens.set_yscale("log")
+        with replacing(PICTURE) as unfinished:
+            figure.savefig(unfinished, metadata={"Date": None})
 
 
-def conditions(found: Found) -> str:
-    """The machine and the versions."""
-    told = next(told for told in found.values() if isinstance(told, dict) and "machine" in told)
-    versions = dict.fromkeys(who["version"] for who in told["contestants"])
-    turns = f"medians of {told['rounds']} rounds, a turn of {told['seconds']:g} s for each program"
-    return f"{told['machine']}; {', '.join(versions)}; {told['blas']}; {turns}."
+def draw_growth(axis: Any, points: list[Found], unit: str) -> None:
+    """One curve, and what is expected of it."""
+    places = [int(point["at"]) for point in points]
+    axis.plot(places, expected(points), color=PALE, linestyle="--", label="multiply-accumulates at the best rate")
+    axis.plot(places, [point["images_per_second"] for point in points], "o-", color=INK, markersize=4, label="measured")
+    axis.set_xscale("log", base=2)
+    axis.set_xticks(places, [str(place) for place in places], rotation=45)
+    axis.set_xlabel(unit)
+    axis.set_ylabel("images per second")
+    axis.spines[["top", "right"]].set_visible(False)
 
 
-def answers(found: Found) -> Iterator[tuple[str, str]]:
-    """The page's places, and what stands there."""
-    yield "conditions", conditions(found)
-    yield "ratios", ratios(found)
-    yield "speeds", speeds(found)
+def conditions(found: Found, dates: list[str]) -> str:
+    """When, the machine and the versions."""
+    told = list(reports(found).values())
+    versions = dict.fromkeys(who["version"] for contest in told for who in contest["contestants"])
+    turns = f"medians of {told[0]['rounds']} rounds, a turn of {told[0]['seconds']:g} s for each program"
+    when = " and ".join(sorted({dates[0], dates[-1]}))
+    return f"{when}; {told[0]['machine']}; {', '.join(versions)}; {told[0]['blas']}; {turns}."
+
+
+def answers(found: Found, dates: list[str]) -> Iterator[tuple[str, str]]:
+    """The page's places, and what stands there; places whose measurement is missing stay as they are."""
+    if reports(found):
+        yield "conditions", conditions(found, dates)
+        yield "ratios", ratios(found)
+        yield "speeds", speeds(found)
+        yield "resources", resources(found)
+        yield "parts", "\n\n".join(parts(found))
     if "gains fused" in found and "gains dropped" in found:
         yield "gains", gained(found)
-    yield "resources", resources(found)
     if "cold" in found:
         seconds = found["cold"]
         yield "cold", f"With numba's cache empty {seconds['cold']:.1f} s, the next time {seconds['warm']:.2f} s."
-    yield "parts", "\n\n".join(parts(found))
-    yield "growth", "\n\n".join(grown(found))
+    if "over batches" in found and "over tokens" in found:
+        yield "growth", "\n\n".join(grown(found))
 
 
-def write(found: Found) -> None:
-    """Fill the page's places, whole or not at all."""
+def write(found: Found, dates: list[str]) -> None:
+    """Fill the page's places, whole or not at all. dates: of the measurements, in order."""
     page = PAGE.read_text(encoding="utf-8")
-    for name, text in answers(found):
-        marks = re.compile(rf"(<!-- ran: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
-        if len(marks.findall(page)) != 1:
-            raise SystemExit(f"docs/performance.md has no place for {name!r}")
-        page = marks.sub(lambda place, text=text: f"{place[1]}\n{text}\n\n{place[2]}", page)
+    for name, text in answers(found, dates):
+        page = placed(page, name, text)
     if "over batches" in found and "over tokens" in found:
         draw(found)
-    new = PAGE.with_name(f".{PAGE.name}.new")
-    new.write_text(page, encoding="utf-8", newline="\n")
-    new.replace(PAGE)
+    with replacing(PAGE) as unfinished:
+        unfinished.write_text(page, encoding="utf-8", newline="\n")
