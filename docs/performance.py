@@ -146,7 +146,7 @@ def measurements() -> Iterator[tuple[str, Callable[[], Any]]]:
     yield "over tokens", over_tokens
     for name, words in SUBJECTS.items():
         yield name, lambda words=words: beside_peers(words)
-    yield "torch.compile", lambda: beside_peers(SUBJECTS["DeiT-S"], "torch.compile", "8")
+    yield "DeiT-S, torch.compile", lambda: beside_peers(SUBJECTS["DeiT-S"], "torch.compile", "8")
 
 
 def kept(file: Path) -> dict[str, Any]:
