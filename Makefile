@@ -49,9 +49,9 @@ evidence: libraries oracle  ## run again all that docs/evidence.md reports; an h
 	$(ORACLE)/bin/python docs/evidence.py oracle
 	$(BIN)/python docs/evidence.py costs tests libraries properties broken traps mutants bench
 
-performance: $(VENV)/tested  ## run again all that docs/performance.md reports; an hour; what is measured is kept in performance.jsonl
+performance: $(VENV)/tested  ## run again all that docs/performance.md reports; an hour; what is measured is kept in performance.json
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[peers,cpu,plot]"
-	$(BIN)/python docs/performance.py --kept performance.jsonl
+	$(BIN)/python docs/performance.py --kept performance.json
 
 wheel: $(VENV)/tested  ## build the wheel, install it into an empty environment elsewhere, run it there
 	$(BIN)/python tests/wheel.py
