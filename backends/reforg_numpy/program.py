@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
 LINE = 16  # floats of a line of the cache, at which matrices begin
+CROWDED = 256  # floats: a tile's rows so far apart are more than a first-level cache has places for
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,11 @@ class Layout:
     def padded(self, columns: int) -> int:
         """The columns of a whole row."""
         return -(-columns // self.panel) * self.panel
+
+    def apart(self, columns: int) -> int:
+        """Floats from a whole row to the next: rows that lie a power of two apart have the same few places in a cache."""
+        padded = self.padded(columns)
+        return padded + LINE if self.chunk and padded % CROWDED == 0 else padded
 
 
 @dataclass(frozen=True)
@@ -136,7 +142,7 @@ class Program:
         elif heads > 1 and layout.panel > 1 and heads % layout.panel == 0:
             chunk, pitch = heads, heads
         else:
-            chunk = pitch = layout.padded(columns)
+            chunk, pitch = layout.padded(columns), layout.apart(columns)
         wide = -(-columns // chunk)
         leap = rows * pitch if wide > 1 or product else layout.chunk or chunk
         size = wide * rows * pitch
