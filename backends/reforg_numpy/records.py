@@ -128,7 +128,7 @@ def by_heads(step: Step, record: Any, images: int, threads: int) -> int:
     """A unit for each head of each image, or for some of its queries where that leaves no thread idle."""
     fields = step.fields
     units = images * fields["heads"]
-    most = -(-fields["group"] // HEIGHT)
+    most = -(-fields["group"] // PANEL)
     parts = next((n for n in range(1, min(4, most) + 1) if units * n % threads == 0 or units * n >= 8 * threads), min(4, most))
     record["units"], record["parts"] = units * parts, parts
     keys, source = fields["keys"], fields["source"]

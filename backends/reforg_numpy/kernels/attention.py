@@ -1,13 +1,19 @@
-"""Attention of one head, a tile of queries at a time: scores and probabilities never leave the cache."""
+"""Attention of one head, a panel of queries at a time: scores and probabilities never leave the cache.
+
+All of it is transposed: scores are keys times queries, [N, PANEL], so that each query has a lane, and its softmax needs nothing of
+other lanes; and as they lie, they are the panel with which the transposed values are multiplied.
+"""
 
 import numpy as np
 from numba import njit
 
 from reforg_numpy.kernels.functions import exp, single
-from reforg_numpy.kernels.simd import LANES, larger, largest, load, splat, store, total, transpose
+from reforg_numpy.kernels.rows import part
+from reforg_numpy.kernels.simd import LANES, larger, load, splat, store, transpose
 from reforg_numpy.kernels.tile import CHUNK, DEPTH, HEIGHT, PANEL, product
 
 LOWEST = single(-np.inf)
+AT_ONCE = 4  # keys whose maxima are taken side by side, as each has to wait for the one before it
 
 
 @njit
@@ -23,103 +29,102 @@ def chunks(columns):
 
 
 @njit
+def turn(memory, source, pitch, rows, columns, target, target_pitch):
+    """At most LANES rows -> columns of the target."""
+    whole = columns // LANES * LANES if rows == LANES else 0
+    for c in range(0, whole, LANES):
+        transpose(memory, source + c, pitch, memory, target + c * target_pitch, target_pitch)
+    for c in range(whole, columns):
+        for row in range(rows):
+            memory[target + c * target_pitch + row] = memory[source + row * pitch + c]
+
+
+@njit
 def pack_keys(memory, keys, pitch, count, depth, packed):
-    """[N, D] -> panels of its transpose [D, N], zeros where keys are missing."""
-    for panel in range(panels(count)):
-        base, first = packed + panel * depth * PANEL, panel * PANEL
-        for lane in range(0, PANEL, LANES):
-            source, there = keys + (first + lane) * pitch, min(LANES, count - first - lane)
-            whole = depth // LANES * LANES if there == LANES else 0
-            for d in range(0, whole, LANES):
-                transpose(memory, source + d, pitch, memory, base + d * PANEL + lane, PANEL)
-            for d in range(whole, depth):
-                for c in range(LANES):
-                    memory[base + d * PANEL + lane + c] = memory[source + c * pitch + d] if c < there else single(0.0)
+    """[N, D] as a product reads its rows: in chunks."""
+    for row in range(count):
+        for chunk in range(chunks(depth)):
+            source, target = keys + row * pitch + chunk * CHUNK, packed + (chunk * count + row) * DEPTH
+            for c in range(0, min(CHUNK, depth - chunk * CHUNK), LANES):
+                store(memory, target + c, load(memory, source + c))
 
 
 @njit
 def pack_values(memory, values, pitch, count, depth, packed):
-    """[N, D] -> its panels, zeros where columns are missing."""
-    for panel in range(panels(depth)):
-        base = packed + panel * count * PANEL
-        first = panel * PANEL
-        wide = min(PANEL, depth - first)
-        for row in range(count):
-            source, target = values + row * pitch + first, base + row * PANEL
-            if wide == PANEL:
-                for c in range(0, PANEL, LANES):
-                    store(memory, target + c, load(memory, source + c))
-            else:
-                for c in range(PANEL):
-                    memory[target + c] = memory[source + c] if c < wide else single(0.0)
+    """[N, D] -> [D, N] as a product reads its rows: in chunks."""
+    for row in range(0, count, LANES):
+        target = packed + row // CHUNK * depth * DEPTH + row % CHUNK
+        turn(memory, values + row * pitch, pitch, min(LANES, count - row), depth, target, DEPTH)
 
 
 @njit
-def softmax_row(memory, row, leap, count):
-    """exp(x - max x) of `count` numbers in place, in chunks `leap` apart, and 1 / their sum."""
-    most = splat(LOWEST)
-    for chunk in range(chunks(count)):
-        start, wide = row + chunk * leap, min(CHUNK, count - chunk * CHUNK)
-        for c in range(wide, (wide + LANES - 1) // LANES * LANES):
-            memory[start + c] = LOWEST
-        for c in range(0, wide, LANES):
-            most = larger(load(memory, start + c), most)
-    highest = splat(largest(most))
-    sums = splat(single(0.0))
-    for chunk in range(chunks(count)):
-        start, wide = row + chunk * leap, min(CHUNK, count - chunk * CHUNK)
-        for c in range(0, wide, LANES):
-            power = exp(load(memory, start + c) - highest)
-            store(memory, start + c, power)
-            sums = sums + power
-    return single(1.0) / total(sums)
+def pack_queries(memory, queries, pitch, rows, depth, scale, packed):
+    """At most PANEL of them [rows, D] -> scaled, a panel [D, PANEL]; the lanes of those that are missing are not read."""
+    for row in range(0, rows, LANES):
+        turn(memory, queries + row * pitch, pitch, min(LANES, rows - row), depth, packed + row, PANEL)
+    for place in range(packed, packed + depth * PANEL, LANES):
+        store(memory, place, load(memory, place) * splat(scale))
 
 
 @njit
-def copy_queries(memory, queries, pitch, rows, depth, scale, target):
-    """A tile of queries, scaled, as a product reads its rows: in chunks."""
+def multiply(memory, source, rows, inner, panel, target):
+    """[rows, K], in chunks, times a panel [K, PANEL] -> [rows, PANEL]."""
+    tiles = (rows + HEIGHT - 1) // HEIGHT
+    for chunk in range(chunks(inner)):
+        wide = min(CHUNK, inner - chunk * CHUNK)
+        for tile in range(tiles):  # of almost equal heights, as low ones wait for themselves
+            low, high = part(rows, tiles, 1, tile), part(rows, tiles, 1, tile + 1)
+            product(
+                memory, source + (chunk * rows + low) * DEPTH, memory, panel + chunk * CHUNK * PANEL, wide, memory,
+                target + low * PANEL, PANEL, high - low, chunk,
+            )  # fmt: skip
+
+
+@njit
+def softmax(memory, scores, count, sums):
+    """exp(x - max x) over the keys, in place, of each lane; and where `sums` is, the sum."""
+    for lane in range(0, PANEL, LANES):
+        first = scores + lane
+        a = b = c = d = splat(LOWEST)
+        even = first + count // AT_ONCE * AT_ONCE * PANEL
+        for place in range(first, even, AT_ONCE * PANEL):
+            a, b = larger(load(memory, place), a), larger(load(memory, place + PANEL), b)
+            c, d = larger(load(memory, place + 2 * PANEL), c), larger(load(memory, place + 3 * PANEL), d)
+        for place in range(even, first + count * PANEL, PANEL):
+            a = larger(load(memory, place), a)
+        most, total = larger(larger(a, b), larger(c, d)), splat(single(0.0))
+        for place in range(first, first + count * PANEL, PANEL):
+            power = exp(load(memory, place) - most)
+            store(memory, place, power)
+            total = total + power
+        store(memory, sums + lane, total)
+
+
+@njit
+def put_context(memory, mixed, sums, depth, rows, turned, target, leap, column):
+    """[D, PANEL] over the sums -> the columns from `column` of each query's row in chunks; turned: room for [PANEL, D]."""
+    wide = panels(depth) * PANEL
+    for lane in range(0, PANEL, LANES):
+        inverse = splat(single(1.0)) / load(memory, sums + lane)
+        for place in range(mixed + lane, mixed + depth * PANEL, PANEL):
+            store(memory, place, load(memory, place) * inverse)
+    for d in range(0, depth, LANES):
+        turn(memory, mixed + d * PANEL, PANEL, min(LANES, depth - d), PANEL, turned + d, wide)
     for row in range(rows):
-        for chunk in range(chunks(depth)):
-            source = queries + row * pitch + chunk * CHUNK
-            place = target + (chunk * HEIGHT + row) * DEPTH
-            for c in range(0, min(CHUNK, depth - chunk * CHUNK), LANES):
-                store(memory, place + c, load(memory, source + c) * splat(scale))
+        copy_columns(memory, turned + row * wide, depth, target + row * DEPTH, leap, column)
 
 
 @njit
-def score_tile(memory, queries, packed, rows, count, depth, scores):
-    """[rows, D] times the keys -> [rows, N], in chunks."""
-    for panel in range(panels(count)):
-        column = panel * PANEL
-        target = scores + column // CHUNK * HEIGHT * DEPTH + column % CHUNK
-        for chunk in range(chunks(depth)):
-            source, place = queries + chunk * HEIGHT * DEPTH, packed + (panel * depth + chunk * CHUNK) * PANEL
-            product(memory, source, memory, place, min(CHUNK, depth - chunk * CHUNK), memory, target, DEPTH, rows, chunk)
-
-
-@njit
-def mix_tile(memory, scores, packed, rows, count, depth, target):
-    """[rows, N] times the values -> [rows, D], a panel's rows PANEL * panels apart."""
-    pitch = panels(depth) * PANEL
-    for panel in range(panels(depth)):
-        for chunk in range(chunks(count)):
-            place = packed + panel * count * PANEL + chunk * CHUNK * PANEL
-            wide = min(CHUNK, count - chunk * CHUNK)
-            source = scores + chunk * HEIGHT * DEPTH
-            product(memory, source, memory, place, wide, memory, target + panel * PANEL, pitch, rows, chunk)
-
-
-@njit
-def put_context(memory, source, depth, factor, target, leap, column):
-    """A row of the context times `factor` into the columns from `column` of a row in chunks."""
+def copy_columns(memory, source, count, target, leap, column):
+    """Numbers into the columns from `column` of a row in chunks."""
     c = 0
-    while c < depth:
+    while c < count:
         place = target + (column + c) // CHUNK * leap + (column + c) % CHUNK
-        if c + LANES <= depth and (column + c) % CHUNK + LANES <= CHUNK:
-            store(memory, place, load(memory, source + c) * splat(factor))
+        if c + LANES <= count and (column + c) % CHUNK + LANES <= CHUNK:
+            store(memory, place, load(memory, source + c))
             c += LANES
         else:
-            memory[place] = memory[source + c] * factor
+            memory[place] = memory[source + c]
             c += 1
 
 
@@ -130,31 +135,27 @@ def attend_head(
 ):  # fmt: skip
     """Queries `first` to `last` of one head of one image; attended: where the first query's probabilities go, or -1."""
     packed_keys = scratch
-    packed_values = packed_keys + panels(count) * PANEL * depth
-    tile = packed_values + panels(depth) * PANEL * count
-    scores = tile + chunks(depth) * HEIGHT * DEPTH
-    mixed = scores + chunks(count) * HEIGHT * DEPTH
-    factors = mixed + HEIGHT * panels(depth) * PANEL
+    packed_values = packed_keys + chunks(depth) * count * DEPTH
+    panel = packed_values + chunks(count) * depth * DEPTH
+    scores = panel + depth * PANEL
+    mixed = scores + count * PANEL
+    turned = mixed + depth * PANEL
+    sums = turned + panels(depth) * PANEL * PANEL
     pack_keys(memory, keys, pitch, count, depth, packed_keys)
     pack_values(memory, values, pitch, count, depth, packed_values)
-    for query in range(first, last, HEIGHT):
-        rows = min(HEIGHT, last - query)
-        copy_queries(memory, queries + query * query_pitch, query_pitch, rows, depth, scale, tile)
-        score_tile(memory, tile, packed_keys, rows, count, depth, scores)
-        for row in range(rows):
-            memory[factors + row] = softmax_row(memory, scores + row * DEPTH, HEIGHT * DEPTH, count)
+    for query in range(first, last, PANEL):
+        rows = min(PANEL, last - query)
+        pack_queries(memory, queries + query * query_pitch, query_pitch, rows, depth, scale, panel)
+        multiply(memory, packed_keys, count, depth, panel, scores)
+        softmax(memory, scores, count, sums)
         if query == 0 and attended >= 0:
             for key in range(count):
-                place = scores + key // CHUNK * HEIGHT * DEPTH + key % CHUNK
-                memory[attended + key] = memory[place] * memory[factors]
-        mix_tile(memory, scores, packed_values, rows, count, depth, mixed)
-        for row in range(rows):
-            source, place = mixed + row * panels(depth) * PANEL, target + (query + row) * DEPTH
-            put_context(memory, source, depth, memory[factors + row], place, target_leap, column)
+                memory[attended + key] = memory[scores + key * PANEL] / memory[sums]
+        multiply(memory, packed_values, depth, count, scores, mixed)
+        put_context(memory, mixed, sums, depth, rows, turned, target + query * DEPTH, target_leap, column)
 
 
 def scratch_of_head(count: int, depth: int) -> int:
     """Floats that `attend_head` needs."""
-    keys, values = -(-count // PANEL) * PANEL, -(-depth // PANEL) * PANEL
-    tiles = (-(-depth // CHUNK) + -(-count // CHUNK)) * HEIGHT * DEPTH
-    return keys * depth + values * count + tiles + HEIGHT * values + PANEL
+    packed = (-(-depth // CHUNK) * count + -(-count // CHUNK) * depth) * DEPTH
+    return packed + (2 * depth + count + -(-depth // PANEL) * PANEL + 1) * PANEL

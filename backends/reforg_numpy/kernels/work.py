@@ -129,7 +129,7 @@ def attention(step, unit, memory, scratch):
     """Some queries of one head of one image."""
     head, piece = unit // step.parts, unit % step.parts
     image, head = head // step.heads, head % step.heads
-    first, last = part(step.group, step.parts, HEIGHT, piece), part(step.group, step.parts, HEIGHT, piece + 1)
+    first, last = part(step.group, step.parts, PANEL, piece), part(step.group, step.parts, PANEL, piece + 1)
     attended = step.attended + (image * step.heads + head) * step.attended_pitch if step.attended >= 0 else -1
     shift = image * step.key_count * step.key_pitch + head * step.key_step
     attend_head(
