@@ -55,7 +55,7 @@ class Engine:
         """The program's steps for so many threads, its weights packed."""
         steps = together(program.steps, threads)
         records = np.zeros(len(steps), work.STEP)
-        records["norm_weight"] = -1
+        records["first_bias"] = -1
         needs = [encode(step, record, self._weights, program.images, threads) for step, record in zip(steps, records, strict=True)]
         room = -(-(max(needs) + 4 * LINE) // LINE) * LINE  # and a little more, so that threads share no line of the cache
         places = [program.size + thread * room for thread in range(threads)]

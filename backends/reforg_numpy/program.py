@@ -104,16 +104,17 @@ def label(step: Step) -> str:
     layer = re.sub(r"^blocks?\d*\.\d+\.?|^patch_embed\d?\.?|@\d+$|\d$", "", step.name)
     if step.kind == "linear" and step.fields["end"] == "add" and layer != "attended":
         layer = "mlp.fc2"
-    normed = "layer_norm + " if "norm_weight" in step.fields else ""
+    first = f"{WATCHED[before]} + " if (before := step.fields.get("before")) in WATCHED else ""
     ending = f" + {step.fields['end']}" if step.fields.get("end", "plain") != "plain" else ""
-    return f"{normed}{kind} {layer}{ending}".strip()
+    return f"{first}{kind} {layer}{ending}".strip()
 
 
 def macs(step: Step, images: int) -> int | None:
     """Multiply-accumulates of a step, as reforg.cost counts them; None where it has none."""
     fields, rows = step.fields, step.target.rows
     if step.kind == "linear":
-        return int(rows * fields["inner"] * step.target.columns)
+        mixed = 9 * rows * fields["inner"] if fields["before"] == "depthwise" else 0
+        return int(rows * fields["inner"] * step.target.columns) + mixed
     if step.kind == "attention":
         return int(2 * images * fields["group"] * fields["key_count"] * fields["heads"] * fields["depth"])
     return 9 * rows * step.target.columns if step.kind == "depthwise" else None

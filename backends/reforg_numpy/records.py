@@ -13,44 +13,44 @@ from reforg_numpy.program import Matrix, Step
 
 WORDS = {
     "end": {"plain": PLAIN, "gelu": GELU, "relu": RELU, "add": ADD, "sum": SUM, "gelu of sum": GELU_OF_SUM, "more": MORE},
-    "before": {"rows": work.ROWS, "norm": work.NORMED, "pixels": work.MAPS, "planes": work.PLANES},
+    "before": {"rows": work.ROWS, "norm": work.NORMED, "depthwise": work.MIXED, "pixels": work.MAPS, "planes": work.PLANES},
 }  # fmt: skip
+JOINED = {"norm": ("source", "eps"), "depthwise": ("source", "height", "width")}  # what a product behind them needs of their fields
 ROWS = 408  # that a unit of a product reads: a chunk of them and their sums stay in a second-level cache
 SUMS = 1 << 16  # that are gathered at a time: a quarter of a second-level cache
 UNITS = 2  # of a step, for each thread: fewer leave a thread idle at its end, more read weights again
 
 
 def together(steps: list[Step], threads: int) -> list[Step]:
-    """Each norm in one step with the product behind it, where that product's units have all columns of their rows.
+    """Each norm, and depthwise convolution, in one step with the product behind it, where its units have all columns of their rows.
 
-    The norm is then computed by the unit that reads it, and stays in its core's cache.
+    It is then computed by the unit that reads it, and stays in its core's cache.
     """
     result: list[Step] = []
     for number, step in enumerate(steps):
         before = result[-1] if result else None
-        if (
-            before is not None
-            and before.kind == "norm"
-            and step.kind == "linear"
-            and _fits(before, step, steps[number + 1 :], threads)
-        ):
-            norm = {"norm_weight": before.fields["weight"], "norm_bias": before.fields["bias"], "eps": before.fields["eps"]}
-            result[-1] = replace(step, fields=step.fields | norm | {"source": before.fields["source"], "before": "norm"})
+        if before is not None and step.kind == "linear" and _fits(before, step, steps[number + 1 :], threads):
+            kept = {name: before.fields[name] for name in JOINED[before.kind]}
+            own = {"first_weight": before.fields["weight"], "first_bias": before.fields["bias"], "before": before.kind}
+            result[-1] = replace(step, fields=step.fields | kept | own)
         else:
             result.append(step)
     return result
 
 
-def _fits(norm: Step, product: Step, later: list[Step], threads: int) -> bool:
-    """Whether the product reads the norm's rows, all of them, and has them to itself."""
-    if product.fields["before"] != "rows" or product.fields["source"] != norm.target:
+def _fits(before: Step, product: Step, later: list[Step], threads: int) -> bool:
+    """Whether the product reads the rows of what is before it, all of them, and has them to itself."""
+    if before.kind not in JOINED or product.fields["before"] != "rows" or product.fields["source"] != before.target:
         return False
-    if norm.fields["group"] != norm.fields["tokens"] or norm.fields["end"] != "plain":
+    fields = before.fields
+    if before.kind == "norm" and (fields["group"] != fields["tokens"] or fields["end"] != "plain"):
+        return False
+    if before.kind == "depthwise" and fields["end"] != "gelu of sum":
         return False
     for step in later:
-        if any(isinstance(value, Matrix) and value.start == norm.target.start for value in step.fields.values()):
+        if any(isinstance(value, Matrix) and value.start == before.target.start for value in step.fields.values()):
             return False
-        if step.target.start == norm.target.start:
+        if step.target.start == before.target.start:
             break
     return split(product, threads, True)[1] == 1
 
@@ -71,7 +71,7 @@ def encode(step: Step, record: Any, weights: Weights, images: int, threads: int)
             record[name] = -1
         elif name in ("eps", "scale") or isinstance(value, int):
             record[name] = value
-        elif name in ("weight", "bias", "gain", "norm_weight", "norm_bias"):
+        elif name in ("weight", "bias", "gain", "first_weight", "first_bias"):
             record[name] = weights.place(value)
     if "source" in fields:
         source = fields["source"]

@@ -67,11 +67,11 @@ def four_pixels(memory, source, pitch, y, x, height, width, weights, taps, bias,
 
 
 @njit
-def one_line(memory, source, pitch, y, height, width, weights, taps, bias, channels, target, target_pitch, leap, end):
-    """All pixels of a line."""
-    x = 0
-    while x < width:
-        if x > 0 and x + BLOCK < width:
+def one_line(memory, source, pitch, y, first, last, height, width, weights, taps, bias, channels, target, target_pitch, leap, end):
+    """The pixels first to last of a line."""
+    x = first
+    while x < last:
+        if x > 0 and x + BLOCK < width and x + BLOCK <= last:
             four_pixels(memory, source, pitch, y, x, height, width, weights, taps, bias, channels, target, target_pitch, leap, end)
             x += BLOCK
         else:

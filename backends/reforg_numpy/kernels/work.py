@@ -8,7 +8,7 @@ import numpy as np
 from numba import njit
 
 from reforg_numpy.kernels.attention import attend_head
-from reforg_numpy.kernels.depthwise import one_line
+from reforg_numpy.kernels.depthwise import GELU_OF_SUM, one_line
 from reforg_numpy.kernels.functions import single
 from reforg_numpy.kernels.rows import ADD, PLAIN, finish, norm_row, part
 from reforg_numpy.kernels.select import mean_scores, reorganize_image
@@ -21,14 +21,14 @@ from reforg_numpy.program import LINE
 KINDS = ("embed", "norm", "linear", "attention", "depthwise", "reorganize", "take", "pool", "mean")
 EMBED, NORM, LINEAR, ATTENTION, DEPTHWISE, REORGANIZE, TAKE, POOL, MEAN = range(len(KINDS))
 
-ROWS, NORMED, MAPS, PLANES = range(4)  # what a product's rows are: as they lie; their norms; windows of maps; of images
+ROWS, NORMED, MIXED, MAPS, PLANES = range(5)  # a product's rows: as they lie; their norms; with neighbours; windows of maps; of images
 
 WHOLE = (
     "kind", "units", "source", "source_pitch", "source_leap", "target", "target_pitch", "target_leap", "rows", "inner", "columns",
     "row_parts", "column_parts", "weight", "bias", "gain", "end", "keys", "values", "key_pitch",
     "key_count", "tokens", "group", "heads", "depth", "attended", "attended_pitch", "branches", "branch_leap", "special", "kept",
     "fuse", "size", "stride", "padding", "channels", "height", "width", "out_height", "out_width", "before", "column", "parts",
-    "other", "target_chunk", "source_step", "key_step", "norm_weight", "norm_bias",
+    "other", "target_chunk", "source_step", "key_step", "first_weight", "first_bias",
 )  # fmt: skip
 STEP = np.dtype([*((name, np.int64) for name in WHOLE), ("eps", np.float32), ("scale", np.float32)])
 
@@ -70,8 +70,7 @@ def linear(step, unit, memory, weights, images, scratch):
     source, leap = step.source + low * DEPTH, step.source_leap
     if step.before != ROWS:
         source, leap = scratch, (high - low) * DEPTH
-        for row in range(low, high):
-            prepare(step, memory, weights, images, row, source + (row - low) * DEPTH, leap)
+        prepare(step, memory, weights, images, low, high, source, leap)
         scratch += chunks * leap
     slab = (high - low) * PANEL if chunks > 1 else 0
     group = step.group if chunks > 1 else 1  # panels whose sums are gathered at a time
@@ -86,15 +85,35 @@ def linear(step, unit, memory, weights, images, scratch):
 
 
 @njit
-def prepare(step, memory, weights, images, row, target, leap):
-    """A row as the product reads it."""
-    if step.before == NORMED:
-        source = step.source + row * step.source_pitch
-        norm_row(memory, source, step.inner, target, leap, weights, step.norm_weight, step.norm_bias, step.eps, PLAIN)
-    elif step.before == MAPS:
-        windows_of_maps(step, memory, row, target, leap)
-    else:
-        windows_of_images(step, images, memory, row, target, leap)
+def prepare(step, memory, weights, images, low, high, target, leap):
+    """Rows as the product reads them."""
+    if step.before == MIXED:
+        mix_rows(step, memory, weights, low, high, target, leap)
+        return
+    for row in range(low, high):
+        if step.before == NORMED:
+            source = step.source + row * step.source_pitch
+            norm_row(memory, source, step.inner, target, leap, weights, step.first_weight, step.first_bias, step.eps, PLAIN)
+        elif step.before == MAPS:
+            windows_of_maps(step, memory, row, target, leap)
+        else:
+            windows_of_images(step, images, memory, row, target, leap)
+        target += DEPTH
+
+
+@njit
+def mix_rows(step, memory, weights, low, high, target, leap):
+    """Pixels mixed with their neighbours."""
+    across, row = step.width, low
+    while row < high:
+        y, x = row // across % step.height, row % across
+        end = min(across, x + high - row)
+        first = row - y * across - x  # of the image
+        one_line(
+            memory, step.source + first * step.source_pitch, step.source_pitch, y, x, end, step.height, across, weights,
+            step.first_weight, step.first_bias, step.inner, target + (first - low) * DEPTH, DEPTH, leap, GELU_OF_SUM,
+        )  # fmt: skip
+        row += end - x
 
 
 @njit
@@ -146,7 +165,7 @@ def depthwise(step, unit, memory, weights):
     pixels = image * step.height * step.width
     source, target = step.source + pixels * step.source_pitch, step.target + pixels * step.target_pitch
     one_line(
-        memory, source, step.source_pitch, y, step.height, step.width, weights, step.weight, step.bias, step.columns, target,
+        memory, source, step.source_pitch, y, 0, step.width, step.height, step.width, weights, step.weight, step.bias, step.columns, target,
         step.target_pitch, step.target_leap, step.end,
     )  # fmt: skip
 
