@@ -13,8 +13,8 @@ from numba.core.event import Listener, install_listener
 from reforg_numpy.kernels import work
 from reforg_numpy.kernels.threads import SPACE
 from reforg_numpy.kernels.tile import CHUNK, DEPTH, PANEL
-from reforg_numpy.packing import Weights, aligned
-from reforg_numpy.program import LINE, Floats, Layout, Matrix, Program, Step, label, macs
+from reforg_numpy.packing import Weights
+from reforg_numpy.program import LINE, Floats, Layout, Matrix, Program, Step, aligned, label, macs
 from reforg_numpy.records import encode, together
 from reforg_numpy.team import TEAM
 

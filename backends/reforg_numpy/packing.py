@@ -7,16 +7,9 @@ from typing import Any
 import numpy as np
 
 from reforg_numpy.kernels.tile import PANEL
-from reforg_numpy.program import LINE, Floats, FullError, Packed
+from reforg_numpy.program import LINE, Floats, FullError, Packed, aligned
 
 CONSTANTS = 1 << 24  # floats for what is made of weights: positions of other image sizes
-
-
-def aligned(size: int) -> Floats:
-    """Memory for so many floats that begins with a line of the cache; the system gives what of it is touched."""
-    room = np.empty(size + LINE, np.float32)
-    start = -room.ctypes.data % (LINE * room.itemsize) // room.itemsize
-    return room[start : start + size]
 
 
 class Weights:

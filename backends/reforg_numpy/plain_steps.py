@@ -3,16 +3,17 @@
 Each function of STEPS takes a step and the memory, and returns what computes it: a call without arguments.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
 from reforg_numpy import coefficients
-from reforg_numpy.program import Floats, Matrix, Packed, Program, Step
+from reforg_numpy.program import Floats, Matrix, Packed, Program, Step, aligned
 
 Run = Callable[[], None]
-BLOCK = 1 << 15  # numbers of a block whose many passes stay in the cache
+BLOCK = 1 << 17  # numbers of a block whose many passes stay in the cache
+WINDOWS = 1 << 19  # numbers of windows that are gathered before a product reads them
 
 
 class Memory:
@@ -20,7 +21,7 @@ class Memory:
 
     def __init__(self, program: Program, shape: tuple[int, ...]) -> None:
         self.images: Floats = np.zeros((program.images, *shape), np.float32)
-        self._floats: Floats = np.empty(program.size, np.float32)
+        self._floats = aligned(program.size)
         self._rooms: dict[str, Floats] = {}
         self.count = program.images
 
@@ -35,7 +36,7 @@ class Memory:
         """Memory of some shape; of the same name, the same memory: so only within a step."""
         size = int(np.prod(shape))
         if name not in self._rooms or self._rooms[name].size < size:
-            self._rooms[name] = np.empty(size, np.float32)
+            self._rooms[name] = aligned(size)
         return self._rooms[name][:size].reshape(shape)
 
 
@@ -52,21 +53,19 @@ def weight(packed: Packed | None) -> Any:
 
 
 def gelu(x: Floats, memory: Memory) -> None:
-    """[...] in place, block by block; see reforg_numpy.kernels.functions."""
+    """[...] in place, block by block: x (1 + erf(x/sqrt(2)))/2, erf by a hyperbolic tangent, which takes the fewest passes."""
     flat = x.reshape(-1)
     for start in range(0, flat.size, BLOCK):
         block = flat[start : start + BLOCK]
-        square, above, below = (memory.room(name, block.size) for name in ("square", "above", "below"))
-        np.clip(block, -coefficients.ERF_END, coefficients.ERF_END, out=square)
-        square *= square
-        polynomial(square, coefficients.ERF_ABOVE, above)
-        polynomial(square, coefficients.ERF_BELOW, below)
-        above *= block
-        above /= below
-        np.clip(above, -1.0, 1.0, out=above)
-        above += np.float32(1.0)
-        above *= np.float32(0.5)
-        block *= above
+        inner, square, angle = (memory.room(name, block.size) for name in ("inner", "square", "angle"))
+        np.clip(block, -coefficients.ERF_END, coefficients.ERF_END, out=inner)
+        np.multiply(inner, inner, out=square)
+        polynomial(square, coefficients.ERF_TANH, angle)
+        angle *= inner
+        np.tanh(angle, out=angle)
+        angle += np.float32(1.0)
+        angle *= np.float32(0.5)
+        block *= angle
 
 
 def polynomial(x: Floats, values: tuple[float, ...], out: Floats) -> None:
@@ -85,7 +84,8 @@ def norm_rows(x: Floats, gain: Any, bias: Any, eps: float, out: Floats) -> None:
     variance /= np.float32(x.shape[1])
     variance += np.float32(eps)
     np.sqrt(variance, out=variance)
-    out /= variance[:, None]
+    np.divide(np.float32(1.0), variance, out=variance)
+    out *= variance[:, None]
     out *= gain
     out += bias
 
@@ -106,58 +106,66 @@ def norm(step: Step, memory: Memory) -> Run:
 
 
 def linear(step: Step, memory: Memory) -> Run:
-    """A product, and what comes at its end."""
-    rows, matrix = read_rows(step, memory), weight(step.fields["weight"]).T
-    bias, gain, end = weight(step.fields["bias"]), weight(step.fields["gain"]), step.fields["end"]
-    target = memory.view(step.target)
+    """A product, and what comes at its end, of rows as they lie or as they are gathered."""
+    matrix, bias, gain = weight(step.fields["weight"]).T, weight(step.fields["bias"]), weight(step.fields["gain"])
+    rows, target, end = read_rows(step, memory), memory.view(step.target), step.fields["end"]
     adding = end == "add"
 
     def run() -> None:
-        out = memory.room("sums", *target.shape) if adding else target
-        np.matmul(rows(), matrix, out=out)
-        if gain is not None and not adding:
-            np.multiply(out, gain, out=out)
-        if bias is not None:
-            np.add(out, bias, out=out)
-        if end == "gelu":
-            gelu(out, memory)
-        elif end == "relu":
-            np.maximum(out, np.float32(0.0), out=out)
-        elif adding:
-            if gain is not None:
-                out *= gain
-            np.add(target, out, out=target)
+        low = 0
+        for source in rows():
+            place = target[low : low + len(source)]
+            low += len(source)
+            out = np.matmul(source, matrix, out=memory.room("sums", *place.shape) if adding else place)
+            if gain is not None and not adding:
+                np.multiply(out, gain, out=out)
+            if bias is not None:
+                np.add(out, bias, out=out)
+            if end == "gelu":
+                gelu(out, memory)
+            elif end == "relu":
+                np.maximum(out, np.float32(0.0), out=out)
+            elif adding:
+                if gain is not None:
+                    out *= gain
+                np.add(place, out, out=place)
 
     return run
 
 
-def read_rows(step: Step, memory: Memory) -> Callable[[], Floats]:
-    """What the rows of a product are: as they lie, or windows of maps or images, gathered tap by tap."""
+def read_rows(step: Step, memory: Memory) -> Callable[[], Iterable[Floats]]:
+    """The rows of a product: all of them as they lie, or windows of maps or images, gathered for some lines at a time."""
     fields = step.fields
     if fields["before"] == "rows":
         source = memory.view(fields["source"])
-        return lambda: source
+        return lambda: (source,)
     size, stride, padding = fields["size"], fields["stride"], fields["padding"]
     height, width, channels = fields["height"], fields["width"], fields["channels"]
-    planes = fields["before"] == "planes"
-    maps = (
-        memory.images
-        if planes
-        else memory.view(fields["source"]).reshape(memory.count, height, width, channels).transpose(0, 3, 1, 2)
-    )
     down, across = fields["out_height"], fields["out_width"]
-    order = (0, 2, 3, 1, 4, 5) if planes else (0, 2, 3, 4, 5, 1)
+    if fields["before"] == "planes":
+        maps, order = memory.images, (1, 2, 0, 3, 4)
+    else:
+        maps, order = (
+            in_place(memory.view(fields["source"]), (memory.count, height, width, channels)).transpose(0, 3, 1, 2),
+            (1, 2, 3, 4, 0),
+        )
+    lines = max(1, WINDOWS // (across * fields["inner"]))
 
-    def run() -> Floats:
-        padded = memory.room("padded", memory.count, channels, height + 2 * padding, width + 2 * padding) if padding else maps
-        if padding:
-            padded[...] = 0
-            padded[:, :, padding : padding + height, padding : padding + width] = maps
-        windows = np.lib.stride_tricks.sliding_window_view(padded, (size, size), (2, 3))[:, :, ::stride, ::stride]
-        rows = memory.room("windows", memory.count * down * across, fields["inner"])
-        windows = windows[:, :, :down, :across].transpose(order)
-        rows.reshape(windows.shape)[...] = windows
-        return rows
+    def run() -> Iterable[Floats]:
+        padded = memory.room("padded", channels, height + 2 * padding, width + 2 * padding)
+        for image in maps:
+            seen = image
+            if padding:
+                padded[...] = 0
+                padded[:, padding : padding + height, padding : padding + width] = image
+                seen = padded
+            windows = np.lib.stride_tricks.sliding_window_view(seen, (size, size), (1, 2))[:, ::stride, ::stride]
+            windows = windows[:, :down, :across].transpose(order)
+            for top in range(0, down, lines):
+                some = windows[top : top + lines]
+                rows = memory.room("windows", *some.shape)
+                rows[...] = some
+                yield rows.reshape(-1, fields["inner"])
 
     return run
 
@@ -179,45 +187,49 @@ def attention(step: Step, memory: Memory) -> Run:
     scale = np.float32(fields["scale"])
 
     def run() -> None:
-        scores = memory.room("scores", images, heads, group, count)
-        np.matmul(queries, keys.swapaxes(2, 3), out=scores)
-        scores *= scale
+        asked = np.multiply(queries, scale, out=memory.room("asked", *queries.shape))
+        scores = np.matmul(asked, keys.swapaxes(2, 3), out=memory.room("scores", images, heads, group, count))
         scores -= scores.max(axis=-1, keepdims=True)
         np.exp(scores, out=scores)
-        scores /= scores.sum(axis=-1, keepdims=True)
+        sums = scores.sum(axis=-1, keepdims=True)
         if attended is not None:
-            attended[...] = scores[:, :, 0]
-        mixed = memory.room("mixed", images, heads, group, depth)
-        np.matmul(scores, values, out=mixed)
-        target[...] = mixed
+            np.divide(scores[:, :, 0], sums[:, :, 0], out=attended)
+        mixed = np.matmul(scores, values, out=memory.room("mixed", images, heads, group, depth))
+        np.divide(mixed, sums, out=target)
 
     return run
 
 
 def depthwise(step: Step, memory: Memory) -> Run:
-    """Nine taps, each of all pixels at once."""
-    fields, images = step.fields, memory.count
+    """Image by image: the nine taps in one call, which goes once over what it makes."""
+    fields = step.fields
     height, width, end = fields["height"], fields["width"], fields["end"]
-    source, target = memory.view(fields["source"]), memory.view(step.target)
     taps, bias, channels = weight(fields["weight"]), weight(fields["bias"]), step.target.columns
+    shape, factors = (memory.count, height, width, channels), taps.reshape(3, 3, channels)
+    source, target = (in_place(memory.view(matrix), shape) for matrix in (fields["source"], step.target))
 
     def run() -> None:
-        padded = memory.room("padded", images, height + 2, width + 2, channels)
-        padded[...] = 0
-        padded[:, 1:-1, 1:-1] = source.reshape(images, height, width, channels)
-        sums = memory.room("sums", images, height, width, channels)
-        product = memory.room("product", images, height, width, channels)
-        sums[...] = 0 if bias is None else bias
-        for number, tap in enumerate(taps):
-            row, column = divmod(number, 3)
-            np.multiply(padded[:, row : row + height, column : column + width], tap, out=product)
-            sums += product
-        flat = sums.reshape(target.shape)
-        np.add(target if end == "more" else source, flat, out=target)
-        if end == "gelu of sum":
-            gelu(target, memory)
+        padded = memory.room("padded", height + 2, width + 2, channels)
+        sums = memory.room("sums", height, width, channels)
+        padded[[0, -1]] = padded[:, [0, -1]] = 0
+        windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (0, 1))
+        for image, place in zip(source, target, strict=True):
+            padded[1:-1, 1:-1] = image
+            np.einsum("hwcyx,yxc->hwc", windows, factors, out=sums)
+            if bias is not None:
+                sums += bias
+            np.add(place if end == "more" else image, sums, out=place)
+            if end == "gelu of sum":
+                gelu(place, memory)
 
     return run
+
+
+def in_place(rows: Floats, shape: tuple[int, ...]) -> Floats:
+    """[B * H * W, C], whose rows may lie apart -> a view of it [B, H, W, C]."""
+    pitch, step = rows.strides
+    _, height, width, _ = shape
+    return np.lib.stride_tricks.as_strided(rows, shape, (height * width * pitch, width * pitch, pitch, step), writeable=True)
 
 
 def embed(step: Step, memory: Memory) -> Run:

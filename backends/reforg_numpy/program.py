@@ -17,6 +17,13 @@ LINE = 16  # floats of a line of the cache, at which matrices begin
 CROWDED = 256  # floats: a tile's rows so far apart are more than a first-level cache has places for
 
 
+def aligned(size: int) -> Floats:
+    """Memory for so many floats that begins with a line of the cache; the system gives what of it is touched."""
+    room = np.empty(size + LINE, np.float32)
+    start = -room.ctypes.data % (LINE * room.itemsize) // room.itemsize
+    return room[start : start + size]
+
+
 @dataclass(frozen=True)
 class Layout:
     """How an executor wants its matrices: rows filled up to a multiple of `panel`, and those that a product reads in chunks.

@@ -21,7 +21,9 @@ from reforg_numpy.program import LINE
 KINDS = ("embed", "norm", "linear", "attention", "depthwise", "reorganize", "take", "pool", "mean")
 EMBED, NORM, LINEAR, ATTENTION, DEPTHWISE, REORGANIZE, TAKE, POOL, MEAN = range(len(KINDS))
 
-ROWS, NORMED, MIXED, MAPS, PLANES = range(5)  # a product's rows: as they lie; their norms; with neighbours; windows of maps; of images
+ROWS, NORMED, MIXED, MAPS, PLANES = range(
+    5
+)  # a product's rows: as they lie; their norms; with neighbours; windows of maps; of images
 
 WHOLE = (
     "kind", "units", "source", "source_pitch", "source_leap", "target", "target_pitch", "target_leap", "rows", "inner", "columns",
@@ -165,8 +167,8 @@ def depthwise(step, unit, memory, weights):
     pixels = image * step.height * step.width
     source, target = step.source + pixels * step.source_pitch, step.target + pixels * step.target_pitch
     one_line(
-        memory, source, step.source_pitch, y, 0, step.width, step.height, step.width, weights, step.weight, step.bias, step.columns, target,
-        step.target_pitch, step.target_leap, step.end,
+        memory, source, step.source_pitch, y, 0, step.width, step.height, step.width, weights, step.weight, step.bias,
+        step.columns, target, step.target_pitch, step.target_leap, step.end,
     )  # fmt: skip
 
 
