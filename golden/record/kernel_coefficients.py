@@ -4,8 +4,8 @@
 
 Nothing is fitted to another library: mpmath evaluates the functions. The exponential is interpolated at Chebyshev nodes; the
 quotient for the error function, and the polynomial whose hyperbolic tangent it is, are found by weighted least squares, the
-weights raised again and again where the error is largest (Lawson). The errors printed are relative, on a dense grid, in exact arithmetic with coefficients
-rounded to float32.
+weights raised again and again where the error is largest (Lawson). The errors printed are relative, on a dense grid, in exact
+arithmetic with coefficients rounded to float32.
 """
 
 import struct
