@@ -11,7 +11,7 @@ import numpy as np
 from reforg import embedded, parameters, shunted, vit
 from reforg import labels as class_names
 from reforg import weights as weight_files
-from reforg.arrays import Array, namespace
+from reforg.arrays import Array, all_finite, namespace
 from reforg.backend import Backend, Call, Plans, check, check_ops, convert, load, prepared
 from reforg.config import Config, ShuntedConfig, VitConfig
 from reforg.costs import cost
@@ -308,9 +308,8 @@ class Model:
         self._check_dtype(images)
         self._check_shape(tuple(images.shape))
         array = convert(self.backend, images, self.dtype, self._place, "images")
-        xp = namespace(array)
         wanted = self.check_finite if check_finite is None else check_finite
-        if wanted and not bool(xp.all(xp.isfinite(array))):
+        if wanted and not all_finite(array):
             raise ImageError(
                 f"{self.name}: images hold NaN or infinity (in {self.dtype}); check_finite=False computes them all the same"
             )

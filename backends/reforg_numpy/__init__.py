@@ -1,9 +1,9 @@
 """The NumPy backend: batches in parts on all cores, GELU in blocks, softmax in place; the rest is the reference."""
 
+import importlib
 from typing import Any
 
 import array_api_compat
-import array_api_compat.numpy
 import numpy as np
 
 from reforg.ops import REFERENCE, gelu, matmul, narrow, widen
@@ -12,9 +12,15 @@ from reforg_numpy.planning import ENGINES
 from reforg_numpy.planning import plans as plans
 
 name = "numpy"
-namespace = array_api_compat.numpy
 choices = tuple(ENGINES)
 BLOCK = 1 << 18  # elements: smaller blocks cost more in calls than they save in memory
+
+
+def __getattr__(attribute: str) -> Any:
+    """`namespace`, when it is first asked for: its import takes all of NumPy with it, and plans do without."""
+    if attribute != "namespace":
+        raise AttributeError(f"module {__name__!r} has no attribute {attribute!r}")
+    return importlib.import_module("array_api_compat.numpy")
 
 
 def version() -> str:
