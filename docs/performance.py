@@ -131,7 +131,7 @@ def cold() -> dict[str, float]:
         for state in ("cold", "warm"):
             start = time.perf_counter()
             subprocess.run(
-                [sys.executable, "-c", program], check=True, env=os.environ | {"NUMBA_CACHE_DIR": folder}, stderr=subprocess.DEVNULL
+                [sys.executable, "-c", program], check=True, env=os.environ | {"REFORG_CACHE": folder}, stderr=subprocess.DEVNULL
             )
             found[state] = time.perf_counter() - start
     return found

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import array_api_compat
-import numpy as np
 
 Array = Any  # the standard has no common base class; every namespace brings its own
 Namespace = Any
@@ -13,12 +12,6 @@ Namespace = Any
 def namespace(*arrays: Array | None) -> Namespace:
     """The Array API namespace that all given arrays share; None entries (absent biases) are passed over."""
     return array_api_compat.array_namespace(*(array for array in arrays if array is not None))
-
-
-def all_finite(array: Array) -> bool:
-    """Whether no element is NaN or infinite."""
-    xp = np if isinstance(array, np.ndarray) else namespace(array)  # NumPy's own spares the import of its other namespace
-    return bool(xp.all(xp.isfinite(array)))
 
 
 def accumulation_dtype(array: Array) -> Any:

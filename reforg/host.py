@@ -17,6 +17,16 @@ def exported(value: Any) -> Any:
         return value
 
 
+def all_finite(array: Any) -> bool:
+    """Whether no element of an array of any library is NaN or infinite."""
+    if isinstance(array, np.ndarray):
+        return bool(np.isfinite(array).all())
+    from reforg.arrays import namespace  # only for what is not NumPy's already
+
+    xp = namespace(array)
+    return bool(xp.all(xp.isfinite(array)))
+
+
 def on_host(value: Any) -> np.ndarray[Any, np.dtype[Any]]:
     """As a NumPy array; what NumPy has no dtype for is widened to float32. ValueError where that cannot be."""
     value = exported(value)

@@ -11,14 +11,14 @@ import numpy as np
 from reforg import embedded, parameters, shunted, vit
 from reforg import labels as class_names
 from reforg import weights as weight_files
-from reforg.arrays import Array, all_finite, namespace
+from reforg.arrays import Array, namespace
 from reforg.backend import Backend, Call, Plans, check, check_ops, convert, load, prepared
 from reforg.config import Config, ShuntedConfig, VitConfig
 from reforg.costs import cost
 from reforg.dtypes import check_dtype
 from reforg.errors import BackendError, ConfigError, DtypeError, ImageError, ShapeError, WeightsError, nearest
 from reforg.evit import Schedule
-from reforg.host import exported, in_order, on_host
+from reforg.host import all_finite, exported, in_order, on_host
 from reforg.names import EMBEDDED, build_config, check_settings, resolve
 from reforg.ops import REFERENCE, Network, Ops, Recorder, Trace, untraced
 from reforg.preprocessing import Preprocessing, of_name

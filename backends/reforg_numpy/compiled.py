@@ -1,21 +1,18 @@
 """Programs run by numba's kernels: weights packed once, steps as one array of records, threads that share every step."""
 
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
-from numba.core.event import Listener, install_listener
 
-from reforg_numpy.kernels import work
-from reforg_numpy.kernels.threads import SPACE
-from reforg_numpy.kernels.tile import CHUNK, DEPTH, PANEL
+from reforg_numpy.codes import STEP
+from reforg_numpy.library import kernels
 from reforg_numpy.packing import Weights
 from reforg_numpy.program import LINE, Floats, Layout, Matrix, Program, Step, aligned, label, macs
 from reforg_numpy.records import encode, together
+from reforg_numpy.shapes import CHUNK, DEPTH, PANEL, SPACE
 from reforg_numpy.team import TEAM
 
 LAYOUT = Layout(PANEL, CHUNK, DEPTH)
@@ -44,7 +41,7 @@ class Engine:
     def __init__(self, weights: Any, more: int = 0) -> None:
         self._weights = Weights(weights, more)
         self._memory = aligned(0)
-        warm_up()
+        self._kernels = kernels()
         self.clock = np.zeros(1, np.int64)
 
     def parts(self, batch: int, threads: int, bytes_per_image: int) -> int:
@@ -54,7 +51,7 @@ class Engine:
     def ready(self, program: Program, shape: tuple[int, ...], threads: int) -> Ready:  # noqa: ARG002 - it is in the steps
         """The program's steps for so many threads, its weights packed."""
         steps = together(program.steps, threads)
-        records = np.zeros(len(steps), work.STEP)
+        records = np.zeros(len(steps), STEP)
         records["first_bias"] = -1
         needs = [encode(step, record, self._weights, program.images, threads) for step, record in zip(steps, records, strict=True)]
         room = -(-(max(needs) + 4 * LINE) // LINE) * LINE  # and a little more, so that threads share no line of the cache
@@ -86,12 +83,13 @@ class Engine:
         flat = np.require(images, np.float32, ("C", "W", "A")).reshape(-1)
         counters = np.zeros((len(ready.records) + 1) * SPACE, np.int64)
         clock = np.zeros(len(ready.records) + 1, np.int64)
-        threads = len(ready.scratch)
+        arrays = [
+            number for array in (ready.records, self._memory, self._weights.array, flat) for number in (at(array), len(array))
+        ]
+        threads, shared = len(ready.scratch), (*arrays, at(counters), at(clock))
 
         def share(thread: int) -> None:
-            work.work(
-                ready.records, self._memory, self._weights.array, flat, counters, clock, thread, threads, ready.scratch[thread]
-            )
+            self._kernels(*shared, thread, threads, ready.scratch[thread])
 
         TEAM.run(threads, share)
         self.clock = clock
@@ -102,26 +100,7 @@ class Engine:
         return self._memory[matrix.start : matrix.start + matrix.rows * matrix.pitch].reshape(-1, matrix.pitch)[:, : matrix.columns]
 
 
-class Announcer(Listener):  # type: ignore[misc]
-    """Says, once, that numba compiles."""
-
-    def __init__(self) -> None:
-        self._told = False
-
-    def on_start(self, event: Any) -> None:  # noqa: ARG002 - numba's signature
-        """When the compilation of a function begins."""
-        if not self._told:
-            self._told = True
-            kept = "once" if work.KEPT else "at every start, as numba finds no folder to keep them (NUMBA_CACHE_DIR names one)"
-            sys.stderr.write(f"reforg: compiling kernels for this processor, which takes some seconds, {kept}\n")
-
-    def on_end(self, event: Any) -> None:
-        """When it ends."""
-
-
-@cache
-def warm_up() -> None:
-    """Compile the kernels, or load what was compiled before."""
-    counters, floats = np.zeros(SPACE, np.int64), aligned(LINE)
-    with install_listener("numba:compile", Announcer()):
-        work.work(np.zeros(0, work.STEP), floats, floats, floats, counters, np.zeros(1, np.int64), 0, 1, 0)
+def at(array: Any) -> int:
+    """The address of an array."""
+    address: int = array.ctypes.data
+    return address

@@ -3,17 +3,19 @@
 from dataclasses import replace
 from typing import Any
 
-from reforg_numpy.kernels import work
-from reforg_numpy.kernels.attention import scratch_of_head
-from reforg_numpy.kernels.depthwise import GELU_OF_SUM, MORE, SUM
-from reforg_numpy.kernels.rows import ADD, GELU, PLAIN, RELU
-from reforg_numpy.kernels.tile import CHUNK, DEPTH, HEIGHT, PANEL
+from reforg_numpy import codes
 from reforg_numpy.packing import Weights
 from reforg_numpy.program import Matrix, Step
+from reforg_numpy.shapes import CHUNK, DEPTH, HEIGHT, PANEL
 
 WORDS = {
-    "end": {"plain": PLAIN, "gelu": GELU, "relu": RELU, "add": ADD, "sum": SUM, "gelu of sum": GELU_OF_SUM, "more": MORE},
-    "before": {"rows": work.ROWS, "norm": work.NORMED, "depthwise": work.MIXED, "pixels": work.MAPS, "planes": work.PLANES},
+    "end": {
+        "plain": codes.PLAIN, "gelu": codes.GELU, "relu": codes.RELU, "add": codes.ADD, "sum": codes.SUM,
+        "gelu of sum": codes.GELU_OF_SUM, "more": codes.MORE,
+    },
+    "before": {
+        "rows": codes.ROWS, "norm": codes.NORMED, "depthwise": codes.MIXED, "pixels": codes.MAPS, "planes": codes.PLANES,
+    },
 }  # fmt: skip
 JOINED = {"norm": ("source", "eps"), "depthwise": ("source", "height", "width")}  # what a product behind them needs of their fields
 ROWS = 408  # that a unit of a product reads: a chunk of them and their sums stay in a second-level cache
@@ -58,7 +60,7 @@ def _fits(before: Step, product: Step, later: list[Step], threads: int) -> bool:
 def encode(step: Step, record: Any, weights: Weights, images: int, threads: int) -> int:
     """Fill in the record of a step -> floats of scratch that a thread needs for it."""
     target, fields = step.target, step.fields
-    record["kind"] = work.KINDS.index(step.kind)
+    record["kind"] = codes.KINDS.index(step.kind)
     record["target"], record["target_pitch"], record["target_leap"] = target.start, target.pitch, target.leap
     record["target_chunk"] = target.chunk
     record["rows"], record["columns"] = target.rows, target.columns
@@ -136,7 +138,13 @@ def by_heads(step: Step, record: Any, images: int, threads: int) -> int:
     record["key_step"], record["source_step"] = (m.leap if m.chunk == fields["depth"] else fields["depth"] for m in (keys, source))
     if fields["attended"] is not None:
         record["attended_pitch"] = fields["attended"].pitch
-    return int(scratch_of_head(fields["key_count"], fields["depth"]))
+    return scratch_of_head(fields["key_count"], fields["depth"])
+
+
+def scratch_of_head(count: int, depth: int) -> int:
+    """Floats that `kernels.attention.attend_head` needs."""
+    packed = (-(-depth // CHUNK) * count + -(-count // CHUNK) * depth) * DEPTH
+    return packed + (2 * depth + count + -(-depth // PANEL) * PANEL + 1) * PANEL
 
 
 def by_reorganized(step: Step, record: Any, images: int, threads: int) -> int:

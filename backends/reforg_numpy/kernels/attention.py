@@ -9,8 +9,9 @@ from numba import njit
 
 from reforg_numpy.kernels.functions import exp, single
 from reforg_numpy.kernels.rows import part
-from reforg_numpy.kernels.simd import LANES, larger, load, splat, store, transpose
-from reforg_numpy.kernels.tile import CHUNK, DEPTH, HEIGHT, PANEL, product
+from reforg_numpy.kernels.simd import larger, load, splat, store, transpose
+from reforg_numpy.kernels.tile import product
+from reforg_numpy.shapes import CHUNK, DEPTH, HEIGHT, LANES, PANEL
 
 LOWEST = single(-np.inf)
 AT_ONCE = 4  # keys whose maxima are taken side by side, as each has to wait for the one before it
@@ -153,9 +154,3 @@ def attend_head(
                 memory[attended + key] = memory[scores + key * PANEL] / memory[sums]
         multiply(memory, packed_values, depth, count, scores, mixed)
         put_context(memory, mixed, sums, depth, rows, turned, target + query * DEPTH, target_leap, column)
-
-
-def scratch_of_head(count: int, depth: int) -> int:
-    """Floats that `attend_head` needs."""
-    packed = (-(-depth // CHUNK) * count + -(-count // CHUNK) * depth) * DEPTH
-    return packed + (2 * depth + count + -(-depth // PANEL) * PANEL + 1) * PANEL

@@ -2,12 +2,12 @@
 
 from numba import njit
 
+from reforg_numpy.codes import GELU_OF_SUM, MORE
 from reforg_numpy.kernels.functions import gelu, single
-from reforg_numpy.kernels.simd import LANES, fma, load, splat, store
-from reforg_numpy.kernels.tile import PANEL
+from reforg_numpy.kernels.simd import fma, load, splat, store
 from reforg_numpy.kernels.windows import place_of
+from reforg_numpy.shapes import LANES, PANEL
 
-SUM, GELU_OF_SUM, MORE = range(3)  # source + result; GELU of that; target + result
 BLOCK = 4  # pixels that share what is loaded of the three lines
 
 

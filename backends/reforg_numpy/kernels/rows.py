@@ -7,11 +7,10 @@ is filled up to a whole panel, with zeros or with what nobody reads.
 
 from numba import njit
 
+from reforg_numpy.codes import ADD, GELU, RELU
 from reforg_numpy.kernels.functions import gelu, single
-from reforg_numpy.kernels.simd import LANES, fma, larger, leading, load, root, splat, store, total
-from reforg_numpy.kernels.tile import CHUNK, PANEL
-
-PLAIN, GELU, RELU, ADD = range(4)  # how a product ends
+from reforg_numpy.kernels.simd import fma, larger, leading, load, root, splat, store, total
+from reforg_numpy.shapes import CHUNK, LANES, PANEL
 
 
 @njit

@@ -4,7 +4,8 @@ import numpy as np
 from numba import njit
 
 from reforg_numpy.kernels.functions import single
-from reforg_numpy.kernels.simd import LANES, fma, load, splat, store
+from reforg_numpy.kernels.simd import fma, load, splat, store
+from reforg_numpy.shapes import LANES
 
 
 @njit

@@ -7,23 +7,14 @@ where registers are narrower. A loop that a compiler must first recognise may be
 import operator
 from typing import Any
 
-import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, overload, register_model
 
+from reforg_numpy.shapes import LANES
+
 FLOAT, INT, INDEX = ir.FloatType(), ir.IntType(32), ir.IntType(64)
-
-
-def lanes_here() -> int:
-    """How many float32 a vector register of this processor has; 4 where nothing is known."""
-    features = llvm.get_host_cpu_features()
-    return 16 if features.get("avx512f") else 8 if features.get("avx") else 4
-
-
-LANES = lanes_here()
-REGISTERS = 16 if LANES == 8 or ("x86" in llvm.get_process_triple() and LANES == 4) else 32
 VECTOR = ir.VectorType(FLOAT, LANES)
 INTS = ir.VectorType(INT, LANES)
 

@@ -10,7 +10,6 @@ from numba.extending import intrinsic
 
 from reforg_numpy.kernels.simd import INDEX, pointer
 
-SPACE = 8  # counters this far apart, so that no two are on one line of the cache
 SPINS = 2000  # looks at the counter before the core is left to others
 YIELD = "SwitchToThread" if os.name == "nt" else "sched_yield"
 

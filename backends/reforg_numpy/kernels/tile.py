@@ -14,13 +14,9 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from reforg_numpy.kernels.simd import INDEX, LANES, REGISTERS, VECTOR, call, pointer, spread
+from reforg_numpy.kernels.simd import INDEX, VECTOR, call, pointer, spread
+from reforg_numpy.shapes import DEPTH, HEIGHT, LANES, PANEL, WIDTH
 
-WIDTH = 2  # vectors of a panel's row
-HEIGHT = 12 if REGISTERS == 32 else 6  # rows of a tile: HEIGHT * WIDTH sums, WIDTH + 1 more registers
-PANEL = WIDTH * LANES
-CHUNK = 384  # columns of a chunk: a tile's rows of it stay in the first cache
-DEPTH = 400  # floats from a row of a chunk to the next: known to the compiler, and not a multiple of a page's part
 UNROLLED = 2  # steps of k in a turn of the loop
 
 

@@ -3,8 +3,8 @@
 from numba import njit
 
 from reforg_numpy.kernels.functions import single
-from reforg_numpy.kernels.simd import LANES, load, store
-from reforg_numpy.kernels.tile import CHUNK
+from reforg_numpy.kernels.simd import load, store
+from reforg_numpy.shapes import CHUNK, LANES
 
 
 @njit

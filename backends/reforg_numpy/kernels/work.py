@@ -1,38 +1,36 @@
 """A program on float32: steps, each of units that threads share, compiled as one function that holds no lock of Python's."""
 
-from hashlib import sha256
-from pathlib import Path
-from typing import Any
-
-import numpy as np
 from numba import njit
 
+from reforg_numpy.codes import (
+    ADD,
+    ATTENTION,
+    DEPTHWISE,
+    EMBED,
+    GELU_OF_SUM,
+    LINEAR,
+    MAPS,
+    MEAN,
+    MIXED,
+    NORM,
+    NORMED,
+    PLAIN,
+    POOL,
+    REORGANIZE,
+    ROWS,
+    TAKE,
+)  # fmt: skip
 from reforg_numpy.kernels.attention import attend_head
-from reforg_numpy.kernels.depthwise import GELU_OF_SUM, one_line
+from reforg_numpy.kernels.depthwise import one_line
 from reforg_numpy.kernels.functions import single
-from reforg_numpy.kernels.rows import ADD, PLAIN, finish, norm_row, part
+from reforg_numpy.kernels.rows import finish, norm_row, part
 from reforg_numpy.kernels.select import mean_scores, reorganize_image
-from reforg_numpy.kernels.simd import LANES, load, prefetch, splat, store
-from reforg_numpy.kernels.threads import SPACE, fetch_add, meet, ticks
-from reforg_numpy.kernels.tile import CHUNK, DEPTH, HEIGHT, PANEL, product
+from reforg_numpy.kernels.simd import load, prefetch, splat, store
+from reforg_numpy.kernels.threads import fetch_add, meet, ticks
+from reforg_numpy.kernels.tile import product
 from reforg_numpy.kernels.windows import place_of, windows_of_images, windows_of_maps
 from reforg_numpy.program import LINE
-
-KINDS = ("embed", "norm", "linear", "attention", "depthwise", "reorganize", "take", "pool", "mean")
-EMBED, NORM, LINEAR, ATTENTION, DEPTHWISE, REORGANIZE, TAKE, POOL, MEAN = range(len(KINDS))
-
-ROWS, NORMED, MIXED, MAPS, PLANES = range(
-    5
-)  # a product's rows: as they lie; their norms; with neighbours; windows of maps; of images
-
-WHOLE = (
-    "kind", "units", "source", "source_pitch", "source_leap", "target", "target_pitch", "target_leap", "rows", "inner", "columns",
-    "row_parts", "column_parts", "weight", "bias", "gain", "end", "keys", "values", "key_pitch",
-    "key_count", "tokens", "group", "heads", "depth", "attended", "attended_pitch", "branches", "branch_leap", "special", "kept",
-    "fuse", "size", "stride", "padding", "channels", "height", "width", "out_height", "out_width", "before", "column", "parts",
-    "other", "target_chunk", "source_step", "key_step", "first_weight", "first_bias",
-)  # fmt: skip
-STEP = np.dtype([*((name, np.int64) for name in WHOLE), ("eps", np.float32), ("scale", np.float32)])
+from reforg_numpy.shapes import CHUNK, DEPTH, HEIGHT, LANES, PANEL, SPACE
 
 
 @njit
@@ -241,36 +239,17 @@ def compute(step, unit, memory, weights, images, scratch):
         mean(step, unit, memory)
 
 
-def sources() -> int:
-    """A number that differs where any kernel's text does: numba itself looks only at the file of what it has cached."""
-    texts = (path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
-    return int.from_bytes(sha256(b"".join(texts)).digest()[:7], "big")
-
-
-def _work(version: int, cached: bool) -> Any:
-    @njit(nogil=True, cache=cached, error_model="numpy")
-    def work(steps, memory, weights, images, counters, clock, thread, threads, scratch):
-        """A thread's share of all steps, and `version`, which makes it part of the cache's key.
-
-        counters: zeros; clock: where thread 0 notes the time at the end of every step.
-        """
-        clock[0] = ticks()
-        for number in range(len(steps)):
-            step = steps[number]
-            while True:
-                unit = fetch_add(counters, (number + 1) * SPACE, 1)
-                if unit >= step.units:
-                    break
-                compute(step, unit, memory, weights, images, scratch)
-            meet(counters, threads, number + 1)
-            if thread == 0:
-                clock[number + 1] = ticks()
-        return version
-
-    return work
-
-
-try:
-    work, KEPT = _work(sources(), cached=True), True
-except RuntimeError:  # numba finds no folder that it may write to
-    work, KEPT = _work(0, cached=False), False
+@njit(nogil=True, error_model="numpy")
+def work(steps, memory, weights, images, counters, clock, thread, threads, scratch):
+    """A thread's share of all steps. counters: zeros; clock: where thread 0 notes the time at the end of every step."""
+    clock[0] = ticks()
+    for number in range(len(steps)):
+        step = steps[number]
+        while True:
+            unit = fetch_add(counters, (number + 1) * SPACE, 1)
+            if unit >= step.units:
+                break
+            compute(step, unit, memory, weights, images, scratch)
+        meet(counters, threads, number + 1)
+        if thread == 0:
+            clock[number + 1] = ticks()
