@@ -33,6 +33,7 @@ def test_the_first_process_says_what_it_is_doing_and_the_next_has_no_need_of_num
 
 def test_nothing_is_asked_of_numba_and_python_that_is_not_there_without_them():
     from llvmlite import binding
+
     from reforg_numpy.kernels.entry import LINKED, stubs
 
     linked = "".join(f"declare void @{name}()\n" for name in LINKED)
