@@ -332,21 +332,25 @@ def test_exp_is_exact_to_a_unit_in_the_last_place():
 @needs_numba
 @pytest.mark.parametrize("steps", [1, 2, 3, 64, 197])
 def test_a_tile_is_the_product_of_its_rows(steps):
+    from numba import njit
+
+    from reforg_numpy.kernels.simd import load
     from reforg_numpy.kernels.tile import product
-    from reforg_numpy.shapes import DEPTH, HEIGHT, PANEL
+    from reforg_numpy.shapes import DEPTH, HEIGHT, LANES, PANEL
+
+    @njit
+    def multiplied(source, panel, target, rows, more, starts):
+        product(source, 0, panel, 0, steps, target, 0, PANEL, rows, more, load(starts, 0), load(starts, LANES))
 
     draw = np.random.default_rng(steps)
-    source, panel = (
-        draw.standard_normal((HEIGHT, DEPTH)).astype(np.float32),
-        draw.standard_normal((steps, PANEL)).astype(np.float32),
-    )
+    source, panel, starts = (draw.standard_normal(shape).astype(np.float32) for shape in ((HEIGHT, DEPTH), (steps, PANEL), PANEL))
     for rows in range(1, HEIGHT + 1):
         target = np.full((HEIGHT + 1, PANEL), 7, np.float32)
-        product(source.ravel(), 0, panel.ravel(), 0, steps, target.ravel(), 0, PANEL, rows, 0)
-        wanted = source[:rows, :steps].astype(np.float64) @ panel
+        multiplied(source.ravel(), panel.ravel(), target.ravel(), rows, 0, starts)
+        wanted = source[:rows, :steps].astype(np.float64) @ panel + starts
         assert np.abs(target[:rows] - wanted).max() < 1e-4
         assert (target[rows:] == 7).all(), "rows that nobody asked for"
-        product(source.ravel(), 0, panel.ravel(), 0, steps, target.ravel(), 0, PANEL, rows, 1)
+        multiplied(source.ravel(), panel.ravel(), target.ravel(), rows, 1, starts)
         assert np.abs(target[:rows] - 2 * wanted).max() < 2e-4
 
 

@@ -77,7 +77,7 @@ def multiply(memory, source, rows, inner, panel, target):
             low, high = part(rows, tiles, 1, tile), part(rows, tiles, 1, tile + 1)
             product(
                 memory, source + (chunk * rows + low) * DEPTH, memory, panel + chunk * CHUNK * PANEL, wide, memory,
-                target + low * PANEL, PANEL, high - low, chunk,
+                target + low * PANEL, PANEL, high - low, chunk, splat(single(0.0)), splat(single(0.0)),
             )  # fmt: skip
 
 

@@ -43,7 +43,7 @@ def norm_row(memory, source, columns, target, leap, weights, weight, bias, eps, 
 
 @njit
 def finish(memory, tile, rows, target, pitch, weights, bias, gain, end):
-    """End a tile of a product: its bias, then what follows it, and to its place. bias, gain: -1 where there is none.
+    """End a tile of a product, whose sums began with its bias, and to its place. gain: -1 where there is none.
 
     ADD adds it, times its gain, to what is there; else a gain makes it value * gain + bias, a batch norm.
     """
@@ -52,8 +52,6 @@ def finish(memory, tile, rows, target, pitch, weights, bias, gain, end):
             value = load(memory, tile + row * PANEL + c)
             if gain >= 0 and end != ADD:  # a batch norm: value * gain + bias
                 value = fma(value, load(weights, gain + c), load(weights, bias + c))
-            elif bias >= 0:
-                value = value + load(weights, bias + c)
             if end == GELU:
                 value = gelu(value)
             elif end == RELU:

@@ -10,11 +10,10 @@ the columns from CHUNK, and so on. With a distance that the compiler knows, one 
 
 from typing import Any
 
-from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from reforg_numpy.kernels.simd import INDEX, VECTOR, call, pointer, spread
+from reforg_numpy.kernels.simd import INDEX, VECTOR, call, pointer, spread, vector
 from reforg_numpy.shapes import DEPTH, HEIGHT, LANES, PANEL, WIDTH
 
 UNROLLED = 2  # steps of k in a turn of the loop
@@ -23,17 +22,18 @@ UNROLLED = 2  # steps of k in a turn of the loop
 @intrinsic
 def multiply_tile(
     _typing: Any, source: Any, start: Any, panel: Any, place: Any, steps: Any, target: Any, corner: Any, pitch: Any,
-    rows: Any, more: Any,
+    rows: Any, more: Any, _left: Any, _right: Any,
 ) -> Any:  # fmt: skip
     """target[corner + r * pitch + c] (+)= sum over k < steps of source[start + r * DEPTH + k] * panel[place + k * PANEL + c].
 
-    For r < rows, which is 1 to HEIGHT, and c < PANEL. more: whether the sums are added to what is there.
+    For r < rows, which is 1 to HEIGHT, and c < PANEL. more: whether the sums are added to what is there. left, right: what the
+    sums of each row begin with.
     """
     whole = types.int64
-    signature = types.void(source, whole, panel, whole, whole, target, whole, whole, whole, whole)
+    signature = types.void(source, whole, panel, whole, whole, target, whole, whole, whole, whole, vector, vector)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        source, start, panel, place, steps, target, corner, pitch, rows, more = arguments
+        source, start, panel, place, steps, target, corner, pitch, rows, more, *starts = arguments
         first = pointer(context, builder, signature.args[0], source, start)
         packed = pointer(context, builder, signature.args[2], panel, place)
         result = pointer(context, builder, signature.args[5], target, corner)
@@ -43,7 +43,7 @@ def multiply_tile(
             block = builder.append_basic_block(f"rows{height}")
             cases.add_case(INDEX(height), block)
             builder.position_at_end(block)
-            sums = _sums(builder, height, first, packed, steps)
+            sums = _sums(builder, height, first, packed, steps, starts)
             _put(builder, height, sums, result, pitch, more)
             builder.branch(end)
         builder.position_at_end(end)
@@ -52,12 +52,11 @@ def multiply_tile(
     return signature, generate
 
 
-def _sums(builder: Any, height: int, first: Any, packed: Any, steps: Any) -> list[Any]:
+def _sums(builder: Any, height: int, first: Any, packed: Any, steps: Any, starts: list[Any]) -> list[Any]:
     """The sums of all steps: a loop of UNROLLED steps a turn, then those that are left over one by one."""
     lines = [builder.gep(first, [INDEX(DEPTH * row)]) for row in range(height)]
-    zeros = [ir.Constant(VECTOR, [0.0] * LANES)] * (height * WIDTH)
     even = builder.and_(steps, INDEX(-UNROLLED))
-    sums = _loop(builder, lines, packed, INDEX(0), even, UNROLLED, zeros)
+    sums = _loop(builder, lines, packed, INDEX(0), even, UNROLLED, starts * height)
     return _loop(builder, lines, packed, even, steps, 1, sums)
 
 
@@ -118,6 +117,6 @@ def _vector(builder: Any, row: Any, part: int) -> Any:
 
 
 @njit
-def product(source, start, panel, place, steps, target, corner, pitch, rows, more):
+def product(source, start, panel, place, steps, target, corner, pitch, rows, more, left, right):
     """`multiply_tile`, compiled once for all who call it."""
-    multiply_tile(source, start, panel, place, steps, target, corner, pitch, rows, more)
+    multiply_tile(source, start, panel, place, steps, target, corner, pitch, rows, more, left, right)

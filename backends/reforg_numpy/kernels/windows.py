@@ -2,9 +2,10 @@
 
 from numba import njit
 
+from reforg_numpy.codes import MAPS
 from reforg_numpy.kernels.functions import single
-from reforg_numpy.kernels.simd import load, store
-from reforg_numpy.shapes import CHUNK, LANES
+from reforg_numpy.kernels.simd import load, splat, store
+from reforg_numpy.shapes import CHUNK, DEPTH, LANES
 
 
 @njit
@@ -28,16 +29,37 @@ def put_run(values, source, count, memory, row, column, leap):
 @njit
 def put_zeros(count, memory, row, column, leap):
     """Zeros in the columns from `column`."""
-    for c in range(count):
-        memory[row + place_of(column + c, leap)] = single(0.0)
+    if count % LANES == 0 and column % LANES == 0:
+        for c in range(0, count, LANES):
+            store(memory, row + place_of(column + c, leap), splat(single(0.0)))
+    else:
+        for c in range(count):
+            memory[row + place_of(column + c, leap)] = single(0.0)
 
 
 @njit
-def windows_of_images(step, images, memory, position, row, leap):
-    """The window at one position of images [B, C, H, W], its columns in the order of the weights: channels, lines, pixels."""
-    across, down, size = step.out_width, step.out_height, step.size
-    image, rest = position // (across * down), position % (across * down)
-    top, left = rest // across * step.stride - step.padding, rest % across * step.stride - step.padding
+def gather_windows(step, memory, images, low, high, target, leap):
+    """The windows at the positions low to high, of maps or of images, as rows DEPTH apart."""
+    across, down = step.out_width, step.out_height
+    image, y, x = low // (across * down), low // across % down, low % across
+    for _position in range(low, high):
+        top, left = y * step.stride - step.padding, x * step.stride - step.padding
+        if step.before == MAPS:
+            window_of_maps(step, memory, image, top, left, target, leap)
+        else:
+            window_of_images(step, images, memory, image, top, left, target, leap)
+        target += DEPTH
+        x += 1
+        if x == across:
+            y, x = y + 1, 0
+        if y == down:
+            image, y = image + 1, 0
+
+
+@njit
+def window_of_images(step, images, memory, image, top, left, row, leap):
+    """A window of images [B, C, H, W], its columns in the order of the weights: channels, lines, pixels."""
+    size = step.size
     first = (image * step.channels * step.height + top) * step.width + left
     inside = top >= 0 and left >= 0 and top + size <= step.height and left + size <= step.width
     last = first + ((step.channels - 1) * step.height + size - 1) * step.width
@@ -68,33 +90,41 @@ def window_at_the_border(step, images, memory, image, top, left, row, leap):
 
 
 @njit
-def windows_of_maps(step, memory, position, row, leap):
-    """The window at one position of maps whose pixels are rows: lines, pixels, channels."""
-    across, down = step.out_width, step.out_height
-    image, rest = position // (across * down), position % (across * down)
-    top, left = rest // across * step.stride - step.padding, rest % across * step.stride - step.padding
-    first = step.source + image * step.height * step.width * step.source_pitch
+def window_of_maps(step, memory, image, top, left, row, leap):
+    """A window of maps whose pixels are rows: lines, pixels, channels."""
+    low, high = max(0, -left), min(step.size, step.width - left)
     for y in range(step.size):
-        for x in range(step.size):
-            line, pixel = top + y, left + x
-            column = (y * step.size + x) * step.channels
-            if line < 0 or line >= step.height or pixel < 0 or pixel >= step.width:
-                put_zeros(step.channels, memory, row, column, leap)
-            else:
-                source = first + (line * step.width + pixel) * step.source_pitch
-                put_pixel(memory, source, step.channels, row, column, leap)
+        line, column = top + y, y * step.size * step.channels
+        if line < 0 or line >= step.height:
+            put_zeros(step.size * step.channels, memory, row, column, leap)
+        else:
+            source = step.source + ((image * step.height + line) * step.width + left) * step.source_pitch
+            put_zeros(low * step.channels, memory, row, column, leap)
+            put_pixels(step, memory, source, low, high, row, column, leap)
+            put_zeros((step.size - high) * step.channels, memory, row, column + high * step.channels, leap)
 
 
 @njit
-def put_pixel(memory, source, channels, row, column, leap):
-    """One pixel's channels into the columns from `column`."""
-    if channels % LANES:
-        for c in range(channels):
-            memory[row + place_of(column + c, leap)] = memory[source + c]
-    elif column % CHUNK + channels <= CHUNK:
-        place = row + place_of(column, leap)
-        for c in range(0, channels, LANES):
-            store(memory, place + c, load(memory, source + c))
+def put_pixels(step, memory, source, low, high, row, column, leap):
+    """The pixels low to high of a window's line: at once, where there is nothing between them."""
+    channels, pitch = step.channels, step.source_pitch
+    if channels == pitch:
+        put_channels(memory, source + low * pitch, (high - low) * channels, row, column + low * channels, leap)
     else:
-        for c in range(0, channels, LANES):
-            store(memory, row + place_of(column + c, leap), load(memory, source + c))
+        for x in range(low, high):
+            put_channels(memory, source + x * pitch, channels, row, column + x * channels, leap)
+
+
+@njit
+def put_channels(memory, source, count, row, column, leap):
+    """Numbers into the columns from `column`, which whole vectors begin at where there are but whole ones."""
+    if count % LANES or column % LANES:
+        for c in range(count):
+            memory[row + place_of(column + c, leap)] = memory[source + c]
+        return
+    while count > 0:
+        some = min(count, CHUNK - column % CHUNK)
+        place = row + place_of(column, leap)
+        for c in range(0, some, LANES):
+            store(memory, place + c, load(memory, source + c))
+        source, column, count = source + some, column + some, count - some

@@ -9,7 +9,6 @@ from reforg_numpy.codes import (
     EMBED,
     GELU_OF_SUM,
     LINEAR,
-    MAPS,
     MEAN,
     MIXED,
     NORM,
@@ -28,7 +27,7 @@ from reforg_numpy.kernels.select import mean_scores, reorganize_image
 from reforg_numpy.kernels.simd import load, prefetch, splat, store
 from reforg_numpy.kernels.threads import fetch_add, meet, ticks
 from reforg_numpy.kernels.tile import product
-from reforg_numpy.kernels.windows import place_of, windows_of_images, windows_of_maps
+from reforg_numpy.kernels.windows import gather_windows, place_of
 from reforg_numpy.program import LINE
 from reforg_numpy.shapes import CHUNK, DEPTH, HEIGHT, LANES, PANEL, SPACE
 
@@ -89,16 +88,12 @@ def prepare(step, memory, weights, images, low, high, target, leap):
     """Rows as the product reads them."""
     if step.before == MIXED:
         mix_rows(step, memory, weights, low, high, target, leap)
-        return
-    for row in range(low, high):
-        if step.before == NORMED:
-            source = step.source + row * step.source_pitch
-            norm_row(memory, source, step.inner, target, leap, weights, step.first_weight, step.first_bias, step.eps, PLAIN)
-        elif step.before == MAPS:
-            windows_of_maps(step, memory, row, target, leap)
-        else:
-            windows_of_images(step, images, memory, row, target, leap)
-        target += DEPTH
+    elif step.before == NORMED:
+        for row in range(low, high):
+            source, place = step.source + row * step.source_pitch, target + (row - low) * DEPTH
+            norm_row(memory, source, step.inner, place, leap, weights, step.first_weight, step.first_bias, step.eps, PLAIN)
+    else:
+        gather_windows(step, memory, images, low, high, target, leap)
 
 
 @njit
@@ -129,6 +124,11 @@ def multiply_panel(step, memory, weights, source, count, low, panel, chunk, endi
     target = step.target + column // step.target_chunk * step.target_leap + column % step.target_chunk + low * step.target_pitch
     bias = step.bias + column if step.bias >= 0 else -1
     gain = step.gain + column if step.gain >= 0 else -1
+    scaled = gain >= 0 and step.end != ADD  # a batch norm, whose bias comes behind its gain
+    left = right = splat(single(0.0))
+    if bias >= 0 and chunk == 0 and not scaled:
+        left, right = load(weights, bias), load(weights, bias + LANES)
+    whole = ending and chunk == 0 and gain < 0 and (step.end == PLAIN or step.end == ADD)  # the sums need no more than a place
     for row in range(0, count, HEIGHT):
         rows, tile, end = min(HEIGHT, count - row), sums + row * PANEL, target + row * step.target_pitch
         if more:
@@ -138,9 +138,13 @@ def multiply_panel(step, memory, weights, source, count, low, panel, chunk, endi
             for line in range(rows):
                 for c in range(0, PANEL, LINE):
                     prefetch(memory, end + line * step.target_pitch + c)
-        product(memory, source + row * DEPTH, weights, place, wide, memory, tile, PANEL, rows, chunk)
-        if ending:
-            finish(memory, tile, rows, end, step.target_pitch, weights, bias, gain, step.end)
+        if whole:
+            adding = 1 if step.end == ADD else 0
+            product(memory, source + row * DEPTH, weights, place, wide, memory, end, step.target_pitch, rows, adding, left, right)
+        else:
+            product(memory, source + row * DEPTH, weights, place, wide, memory, tile, PANEL, rows, chunk, left, right)
+            if ending:
+                finish(memory, tile, rows, end, step.target_pitch, weights, bias, gain, step.end)
 
 
 @njit
