@@ -99,9 +99,10 @@ def window_of_maps(step, memory, image, top, left, row, leap):
             put_zeros(step.size * step.channels, memory, row, column, leap)
         else:
             source = step.source + ((image * step.height + line) * step.width + left) * step.source_pitch
-            put_zeros(low * step.channels, memory, row, column, leap)
             put_pixels(step, memory, source, low, high, row, column, leap)
-            put_zeros((step.size - high) * step.channels, memory, row, column + high * step.channels, leap)
+            if low > 0 or high < step.size:
+                put_zeros(low * step.channels, memory, row, column, leap)
+                put_zeros((step.size - high) * step.channels, memory, row, column + high * step.channels, leap)
 
 
 @njit
