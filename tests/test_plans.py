@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import threadpoolctl
+from stepwise import everything
 
 from reforg import create_model
 from reforg.errors import BackendError, ConfigError
@@ -31,10 +32,12 @@ needs_numba = pytest.mark.skipif(not NUMBA, reason="numba is not installed")
 ENGINES = [pytest.param("numba", marks=needs_numba), "numpy"]
 SMALL = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 3, "num_heads": 2, "num_classes": 5}
 WIDE = {"img_size": 32, "patch_size": 8, "embed_dim": 128, "depth": 3, "num_heads": 2, "num_classes": 70}
+CROWDED = WIDE | {"embed_dim": 256, "num_heads": 4}  # see reforg_numpy.program.CROWDED
 STAGES = {"embed_dims": (8, 16, 24, 32), "depths": (1,) * 4, "num_heads": (2, 2, 4, 4), "mlp_ratios": (2,) * 4, "num_classes": 5}
 CASES = {  # name, settings, height and width
     "vit": ("vit_tiny_patch16_224", SMALL, (32, 32)),
     "vit, whole panels": ("vit_tiny_patch16_224", WIDE, (32, 32)),
+    "vit, rows a power of two apart": ("vit_tiny_patch16_224", CROWDED | {"global_pool": "avg"}, (32, 32)),
     "vit, averaged": ("vit_tiny_patch16_224", SMALL | {"global_pool": "avg", "qkv_bias": False}, (32, 32)),
     "vit, pooled features": ("vit_tiny_patch16_224", SMALL | {"num_classes": 0}, (32, 32)),
     "vit, other size": ("vit_tiny_patch16_224", SMALL, (48, 40)),
@@ -52,6 +55,16 @@ CASES = {  # name, settings, height and width
     "evit, last block": ("evit_tiny_patch16_224", SMALL | {"drop_loc": (2,), "global_pool": "avg"}, (32, 32)),
     "evit, counts": ("evit_tiny_patch16_224", SMALL | {"drop_loc": (0, 1), "tokens": (None, 7, 3)}, (32, 32)),
     "evit, distilled": ("deit_tiny_distilled_patch16_224", SMALL | {"drop_loc": (0, 1), "keep_rate": 0.5}, (32, 32)),
+    "evit, rows a power of two apart": (
+        "deit_tiny_distilled_patch16_224",
+        CROWDED | {"drop_loc": (0,), "keep_rate": 0.6},
+        (32, 32),
+    ),
+    "shunted, rows a power of two apart": (
+        "shunted_t",
+        STAGES | {"embed_dims": (32, 256, 64, 256), "mlp_ratios": (8, 1, 4, 2)},
+        (64, 64),
+    ),
     "shunted": ("shunted_t", STAGES, (64, 64)),
     "shunted, stem": ("shunted_s", STAGES, (64, 64)),
     "shunted, leftover rows": ("shunted_s", STAGES, (77, 70)),
@@ -92,45 +105,6 @@ def distance(got, wanted):
     return np.abs(got - wanted).max(initial=0.0) / (np.abs(wanted).max(initial=0.0) or 1.0)
 
 
-def everything(engine, model, images, monkeypatch):
-    """What each step of the plan made, by the step's name, read behind it."""
-    if engine == "numba":
-        from reforg_numpy import compiled
-
-        monkeypatch.setattr(compiled, "together", lambda steps, threads: steps)
-    monkeypatch.setattr(planning, "threads_allowed", lambda: 1)
-    monkeypatch.setattr(importlib.import_module("reforg_numpy.plain"), "AT_ONCE", 1 << 30)
-    model(images)
-    ((_, ready),) = model._plans._programs.values()
-    return compiled_steps(model._plans._engine, ready, images) if engine == "numba" else plain_results(ready[0], images)
-
-
-def compiled_steps(engine, ready, images):
-    from dataclasses import replace
-
-    for number, step in enumerate(ready.steps, 1):
-        engine.compute(replace(ready, records=ready.records[:number].copy()), images)
-        matrix, columns = step.target, np.arange(step.target.columns)
-        first = matrix.start + columns // matrix.chunk * matrix.leap + columns % matrix.chunk
-        yield step, engine._memory[first + matrix.pitch * np.arange(matrix.rows)[:, None]]
-
-
-def plain_results(bound, images):
-    bound._memory.images[...] = images
-    for step, call in zip(bound._program.steps, bound._calls, strict=True):
-        call()
-        yield step, bound._memory.view(step.target).copy()
-
-
-def as_rows(array, step):
-    """An intermediate of the reference as the rows of a step's matrix."""
-    if array.ndim == 4 and step.kind == "attention":  # [B, H, N, D]
-        array = array.swapaxes(1, 2)
-    elif array.ndim == 4:
-        array = np.moveaxis(array, 1, -1)
-    return array.reshape(-1, step.target.columns) if array.size == step.target.rows * step.target.columns else None
-
-
 # each step
 
 
@@ -139,11 +113,9 @@ def test_every_step_makes_the_intermediate_whose_name_it_has(engine, case, monke
     images = pictures(case)
     trace = truth(case).trace(images)
     seen = 0
-    for step, got in everything(engine, made(case, ops=engine), images, monkeypatch):
-        wanted = as_rows(trace[step.name], step) if step.name in trace else None
-        if wanted is not None:
-            assert distance(got, wanted) < LIMIT, step.name
-            seen += 1
+    for name, got in everything(engine, made(case, ops=engine), images, trace, monkeypatch):
+        assert distance(got, trace[name]) < LIMIT, name
+        seen += 1
     assert seen >= 0.5 * len({name for name in trace if name.endswith(("norm1", "attn.qkv", "fc1", "attn.q", "logits", "act"))})
 
 

@@ -4,17 +4,12 @@ from numba import njit
 
 from reforg_numpy.codes import GELU_OF_SUM, MORE
 from reforg_numpy.kernels.functions import gelu, single
+from reforg_numpy.kernels.rows import padded
 from reforg_numpy.kernels.simd import fma, load, splat, store
 from reforg_numpy.kernels.windows import place_of
-from reforg_numpy.shapes import LANES, PANEL
+from reforg_numpy.shapes import LANES
 
 BLOCK = 4  # pixels that share what is loaded of the three lines
-
-
-@njit
-def padded(columns):
-    """Numbers of a row that is filled up to whole panels."""
-    return (columns + PANEL - 1) // PANEL * PANEL
 
 
 @njit

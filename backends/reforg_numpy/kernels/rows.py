@@ -20,6 +20,12 @@ def part(count, parts, size, index):
 
 
 @njit
+def padded(columns):
+    """Numbers of a row of weights, which is filled up to whole panels; one of the memory may be longer."""
+    return (columns + PANEL - 1) // PANEL * PANEL
+
+
+@njit
 def norm_row(memory, source, columns, target, leap, weights, weight, bias, eps, end):
     """Layer norm of a whole row, in two passes as the reference's: the mean, then the squares of the distances from it.
 

@@ -22,7 +22,7 @@ from reforg_numpy.codes import (
 from reforg_numpy.kernels.attention import attend_head
 from reforg_numpy.kernels.depthwise import one_line
 from reforg_numpy.kernels.functions import single
-from reforg_numpy.kernels.rows import finish, norm_row, part
+from reforg_numpy.kernels.rows import finish, norm_row, padded, part
 from reforg_numpy.kernels.select import mean_scores, reorganize_image
 from reforg_numpy.kernels.simd import load, prefetch, splat, store
 from reforg_numpy.kernels.threads import fetch_add, meet, ticks
@@ -35,15 +35,15 @@ from reforg_numpy.shapes import CHUNK, DEPTH, HEIGHT, LANES, PANEL, SPACE
 @njit
 def embed(step, unit, memory, weights):
     """The tokens of one image: special ones as they are at `weight`, then patches plus their positions at `bias`."""
-    pitch, count = step.target_pitch, step.tokens
+    pitch, count, wide = step.target_pitch, step.tokens, padded(step.columns)
     target = step.target + unit * (step.special + count) * pitch
     for row in range(step.special):
-        for c in range(0, pitch, LANES):
-            store(memory, target + row * pitch + c, load(weights, step.weight + row * pitch + c))
+        for c in range(0, wide, LANES):
+            store(memory, target + row * pitch + c, load(weights, step.weight + row * wide + c))
     for row in range(count):
         source, place = step.source + (unit * count + row) * step.source_pitch, target + (step.special + row) * pitch
-        for c in range(0, pitch, LANES):
-            store(memory, place + c, load(memory, source + c) + load(weights, step.bias + row * pitch + c))
+        for c in range(0, wide, LANES):
+            store(memory, place + c, load(memory, source + c) + load(weights, step.bias + row * wide + c))
 
 
 @njit
