@@ -78,11 +78,10 @@ def test_float64_logits_are_the_official_ones(name, ops):
     assert distance(logits, case.arrays()["logits"]) <= case.entry["limits"]["float64"]
 
 
-@pytest.mark.parametrize("ops", ["reference", "auto"])
 @pytest.mark.parametrize("name", WITH_1000_LOGITS)
-def test_float32_is_as_near_to_the_truth_as_torch_is(name, ops):
+def test_float32_is_as_near_to_the_truth_as_torch_is(name):
     case, recorded = CASES[name], CASES[name].arrays()
-    logits = model_of(case, dtype="float32", ops=ops)(images_of(case))
+    logits = model_of(case, dtype="float32", ops="reference")(images_of(case))
     ours, theirs = rms(logits - recorded["logits"]), rms(recorded["logits_float32"] - recorded["logits"])
     assert ours <= case.entry["limits"]["float32_rms_ratio"] * theirs
 

@@ -75,8 +75,20 @@ def test_where_nothing_can_be_kept_a_process_says_so_and_goes_on(tmp_path, compi
     assert compiler == [library.NAME]
     assert capsys.readouterr().err == (
         f"reforg: compiling kernels for this processor, which takes some seconds, at every start, as {place} cannot be written"
-        " (REFORG_CACHE names another folder)\n"
+        " (REFORG_CACHE names another)\n"
     )
+
+
+def test_a_user_without_a_home_keeps_nothing_and_goes_on(monkeypatch, compiler, capsys):
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("REFORG_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(library.Path, "home", homeless)
+    assert library.folder() is None
+    assert library.compiled(None) == b"code"
+    assert "at every start, as no folder for them is known (REFORG_CACHE names another)\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -26,17 +26,23 @@ def kernels() -> Callable[..., None]:
     """`kernels.entry.entry` of this process: what was kept, or compiled now and then kept. It holds no lock of Python's."""
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
-    path = folder() / f"kernels-{key()}"
-    code = kept(path)
-    if code is None:
-        code = compiled(path)
-    return loaded(code)
+    place = folder()
+    path = None if place is None else place / f"kernels-{key()}"
+    code = None if path is None else kept(path)
+    return loaded(compiled(path) if code is None else code)
 
 
-def folder() -> Path:
-    """Where what is compiled is kept: REFORG_CACHE, or a folder of this user's for such things."""
-    chosen = os.environ.get("REFORG_CACHE")
-    return Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "reforg"
+def folder() -> Path | None:
+    """Where what is compiled is kept: REFORG_CACHE, or a folder of this user's for such things; None for a user without a home.
+
+    Never one that everybody can write to, as a temporary one: what is there is run.
+    """
+    if chosen := os.environ.get("REFORG_CACHE"):
+        return Path(chosen)
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "reforg"
+    except RuntimeError:
+        return None
 
 
 def key() -> str:
@@ -62,15 +68,16 @@ def kept(path: Path) -> bytes | None:
     return code if digest == sha256(code).digest() else None
 
 
-def compiled(path: Path) -> bytes:
+def compiled(path: Path | None) -> bytes:
     """Compile, and keep it there for the next process; where that cannot be, say so."""
-    room = writable(path.parent)
-    often = "once" if room else f"at every start, as {path.parent} cannot be written (REFORG_CACHE names another folder)"
+    room = path is not None and writable(path.parent)
+    where = "no folder for them is known" if path is None else f"{path.parent} cannot be written"
+    often = "once" if room else f"at every start, as {where} (REFORG_CACHE names another)"
     sys.stderr.write(f"reforg: compiling kernels for this processor, which takes some seconds, {often}\n")
     from reforg_numpy.kernels.entry import object_code
 
     code = object_code(NAME, machine())
-    if room:
+    if path is not None and room:
         keep(path, sha256(code).digest() + code)
     return code
 
