@@ -122,7 +122,7 @@ def over_tokens() -> list[dict[str, Any]]:
 
 
 def cold() -> dict[str, float]:
-    """Seconds from the start of a process to DeiT-S' first logits, with numba's cache empty and then with it there."""
+    """Seconds from the start of a process to DeiT-S' first logits, with no kernels kept and then with them kept."""
     program = (
         "import numpy, reforg; reforg.create_model('deit_small_patch16_224', 'synthetic')(numpy.zeros((1, 3, 224, 224), 'f4'))"
     )

@@ -159,8 +159,8 @@ def missing(found: Found) -> Iterator[str]:
 
 def kind_of(operation: str) -> str:
     """Which of KINDS a step is."""
-    words = operation.removeprefix("layer_norm + ")
-    return next((kind for kind in KINDS if words.startswith(kind + " ")), "all else")
+    words = f"{operation.removeprefix('layer_norm + ')} "
+    return next((kind for kind in KINDS if words.startswith(f"{kind} ")), "all else")
 
 
 def rate(part: Found) -> str:

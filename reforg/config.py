@@ -2,7 +2,7 @@
 
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from numbers import Real
 from typing import Any
 
@@ -48,11 +48,10 @@ class VitConfig:
     modules: str = "timm"
 
     def __post_init__(self) -> None:
+        _freeze(self)
         for name in ("patch_size", "in_chans", "embed_dim", "depth", "num_heads"):
             check_count(name, getattr(self, name), 1, LARGEST_DEPTH if name == "depth" else LARGEST_COUNT)
         _check_common(self)
-        for name in ("img_size", "keep_rate", "drop_loc", "tokens"):
-            _freeze(self, name)
         _check_number("mlp_ratio", self.mlp_ratio)
         _check_choice("global_pool", self.global_pool, ("token", "avg"))
         _check_choice("stem", self.stem, ("patch", "hmlp"))
@@ -80,6 +79,10 @@ class VitConfig:
             )
 
     def _check_schedule(self) -> None:
+        if not isinstance(self.drop_loc, tuple):
+            raise ConfigError(f"drop_loc wants the numbers of blocks, counted from 0, got {self.drop_loc!r}")
+        for block in self.drop_loc:
+            check_count("drop_loc", block, 0)
         if len(set(self.drop_loc)) != len(self.drop_loc):
             raise ConfigError(f"drop_loc names a block twice: {self.drop_loc}")
         (*_, rate) = checked_rates(self.keep_rate, self.depth)
@@ -159,13 +162,12 @@ class ShuntedConfig:
     norm_eps: float = 1e-6
 
     def __post_init__(self) -> None:
+        _freeze(self)
         check_count("in_chans", self.in_chans, 1)
         check_count("num_conv", self.num_conv, 0, LARGEST_DEPTH)
         _check_common(self)
-        _freeze(self, "img_size")
         _check_choice("qkv_bias", self.qkv_bias, (True, False))
         for name in ("embed_dims", "depths", "num_heads", "sr_ratios", "mlp_ratios"):
-            _freeze(self, name)
             values = getattr(self, name)
             if not isinstance(values, tuple) or len(values) != 4:
                 raise ConfigError(f"{name} wants one value for each of the 4 stages, got {values!r}")
@@ -275,14 +277,18 @@ def _check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:
         raise ConfigError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
 
 
-def _freeze(config: Any, name: str) -> None:
-    """Lists become tuples, so that a config can be compared and hashed."""
-    value = getattr(config, name)
-    if isinstance(value, list):
-        object.__setattr__(config, name, tuple(value))
-    if name == "drop_loc":
-        blocks = getattr(config, name)
-        if not isinstance(blocks, tuple):
-            raise ConfigError(f"drop_loc wants the numbers of blocks, counted from 0, got {blocks!r}")
-        for block in blocks:
-            check_count("drop_loc", block, 0)
+def _freeze(config: Any) -> None:
+    """Lists become tuples and numbers Python's own, so that a config can be compared, hashed and written as JSON."""
+    for field in fields(config):
+        object.__setattr__(config, field.name, _frozen(getattr(config, field.name)))
+
+
+def _frozen(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return tuple(_frozen(one) for one in value)
+    if isinstance(value, bool | str):
+        return value
+    try:
+        return operator.index(value)
+    except TypeError:
+        return float(value) if isinstance(value, Real) else value

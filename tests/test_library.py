@@ -1,9 +1,12 @@
 """Compiled kernels, kept from one process to the next: whole or not at all, for this processor and these sources only."""
 
+import errno
 import os
 import subprocess
 import sys
 from hashlib import sha256
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -44,6 +47,15 @@ def test_nothing_is_asked_of_numba_and_python_that_is_not_there_without_them():
     assert not any(variable.is_declaration for variable in module.global_variables)
 
 
+def test_a_function_that_a_process_may_not_have_is_refused():
+    from llvmlite import binding
+
+    from reforg_numpy.kernels.entry import stubs
+
+    with pytest.raises(ValueError, match="the kernels call expf, which a process may not have"):
+        list(stubs(binding.parse_assembly("declare float @expf(float)")))
+
+
 @pytest.fixture
 def compiler(monkeypatch):
     """Compiles at once, and counts."""
@@ -79,6 +91,65 @@ def test_where_nothing_can_be_kept_a_process_says_so_and_goes_on(tmp_path, compi
     )
 
 
+def test_where_the_disk_is_full_a_process_says_so_and_goes_on(tmp_path, compiler, capsys, monkeypatch):
+    def full(path, content):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(library, "keep", full)
+    assert library.compiled(tmp_path / "kernels") == b"code"
+    said = capsys.readouterr().err.splitlines()
+    assert said[1:] == [f"reforg: the kernels are not kept in {tmp_path}: No space left on device"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_process_without_anybody_to_tell_goes_on(tmp_path, compiler, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", None)
+    assert library.compiled(tmp_path / "kernels") == b"code"
+
+
+of_users = pytest.mark.skipif(not hasattr(os, "getuid"), reason="folders of this system have no modes")
+
+
+@of_users
+def test_what_is_made_only_its_user_can_write(tmp_path, compiler):
+    before = os.umask(0)
+    try:
+        library.compiled(tmp_path / "made" / "kernels")
+    finally:
+        os.umask(before)
+    assert [path.stat().st_mode & 0o777 for path in (tmp_path / "made", tmp_path / "made" / "kernels")] == [0o700, 0o644]
+
+
+@of_users
+@pytest.mark.parametrize(("place", "mode"), [("made", 0o777), ("made", 0o770), ("made/kernels", 0o666), ("made/kernels", 0o664)])
+def test_what_others_could_have_written_is_not_run(tmp_path, compiler, place, mode):
+    path = tmp_path / "made" / "kernels"
+    library.compiled(path)
+    assert library.kept(path) == b"code"
+    (tmp_path / place).chmod(mode)
+    assert library.kept(path) is None
+
+
+@of_users
+def test_where_others_can_write_nothing_is_kept_and_a_process_says_so(tmp_path, compiler, capsys):
+    tmp_path.chmod(0o777)
+    assert library.compiled(tmp_path / "kernels") == b"code"
+    assert f"at every start, as others can write to {tmp_path} (REFORG_CACHE names another)\n" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@of_users
+def test_what_is_another_user_s_is_not_run(tmp_path, compiler, monkeypatch):
+    path = tmp_path / "kernels"
+    library.compiled(path)
+    found, own = Path.stat, os.getuid()
+    monkeypatch.setattr(library.os, "getuid", lambda: own + 1)
+    if own == 0:  # whose files everybody trusts
+        changed = SimpleNamespace(st_uid=own + 2, st_mode=found(path).st_mode)
+        monkeypatch.setattr(library.Path, "stat", lambda place: changed)
+    assert library.kept(path) is None
+
+
 def test_a_user_without_a_home_keeps_nothing_and_goes_on(monkeypatch, compiler, capsys):
     def homeless():
         raise RuntimeError("Could not determine home directory.")
@@ -95,7 +166,9 @@ def test_a_user_without_a_home_keeps_nothing_and_goes_on(monkeypatch, compiler, 
     ("environment", "expected"),
     [
         ({"REFORG_CACHE": "/chosen"}, "/chosen"),
+        ({"REFORG_CACHE": "~/chosen", "HOME": "/home/someone"}, "/home/someone/chosen"),
         ({"REFORG_CACHE": "", "XDG_CACHE_HOME": "/caches"}, "/caches/reforg"),
+        ({"XDG_CACHE_HOME": "caches", "HOME": "/home/someone"}, "/home/someone/.cache/reforg"),
         ({"HOME": "/home/someone"}, "/home/someone/.cache/reforg"),
     ],
 )
@@ -114,7 +187,28 @@ def test_other_compilers_have_other_kernels(monkeypatch, package):
     assert library.key() != before
 
 
-def test_another_processor_has_other_kernels(monkeypatch):
+@pytest.mark.parametrize(
+    ("asked", "answer"),
+    [
+        ("get_host_cpu_name", "another"),
+        ("get_process_triple", "another"),
+        ("get_host_cpu_features", SimpleNamespace(flatten=lambda: "+another")),
+    ],
+)
+def test_another_processor_has_other_kernels(monkeypatch, asked, answer):
     before = library.key()
-    monkeypatch.setattr(library.llvm, "get_host_cpu_name", lambda: "another")
+    monkeypatch.setattr(library.llvm, asked, lambda: answer)
+    assert library.key() != before
+
+
+def test_a_compiler_that_is_told_otherwise_makes_other_kernels(monkeypatch):
+    before = library.key()
+    monkeypatch.setenv("NUMBA_OPT", "0")
+    assert library.key() != before
+
+
+@pytest.mark.parametrize("changed", ["library.py", "shapes.py", "codes.py", "program.py", "coefficients.py", "tile.py", "work.py"])
+def test_other_sources_have_other_kernels(monkeypatch, changed):
+    before, read = library.key(), Path.read_bytes
+    monkeypatch.setattr(library.Path, "read_bytes", lambda path: read(path) + (b"#" if path.name == changed else b""))
     assert library.key() != before

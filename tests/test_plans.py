@@ -6,13 +6,17 @@ units of the last place in a single function. Everything else is held to the bit
 
 import importlib
 import importlib.util
+import json
 import math
 import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -70,6 +74,11 @@ CASES = {  # name, settings, height and width
     "shunted, leftover rows": ("shunted_s", STAGES, (77, 70)),
     "shunted, whole panels": ("shunted_t", STAGES | {"embed_dims": (32, 64, 128, 64)}, (64, 96)),
     "shunted, chunks of channels": ("shunted_t", STAGES | {"embed_dims": (8, 16, 400, 32)}, (64, 64)),
+    "shunted, stages alike": (
+        "shunted_t",
+        STAGES | {"embed_dims": (16,) * 4, "num_heads": (2,) * 4, "sr_ratios": (1,) * 4},
+        (4, 4),
+    ),
     "shunted, pooled": ("shunted_t", STAGES | {"num_classes": 0}, (64, 64)),
 }
 
@@ -381,25 +390,52 @@ def test_an_error_in_a_thread_is_the_caller_s():
     assert sorted(seen) == [0, 1, 2], "and the team goes on"
 
 
-def test_an_interruption_waits_until_all_shares_are_done(monkeypatch):
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no timers that interrupt")
+@pytest.mark.parametrize("reason", [KeyboardInterrupt, SystemExit])
+def test_an_interruption_waits_until_all_shares_are_done_whenever_it_comes(reason, monkeypatch):
     from reforg_numpy.team import Team
 
-    team, shares = Team(), []
+    def interrupt(_number, _frame):
+        raise reason
+
+    team, seen = Team(), set()
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for delay in range(1, 150):
+            shares, together = [], threading.Barrier(3)
+
+            def share(thread, shares=shares, together=together):
+                together.wait()
+                time.sleep(0.003)
+                shares.append(thread)
+
+            try:
+                signal.setitimer(signal.ITIMER_REAL, delay * 1e-5)
+                team.run(3, share)
+            except reason:
+                seen.add(len(shares))
+            assert len(shares) in (0, 3), "an interruption before all of it leaves nothing begun"
+            assert sorted(shares) == list(range(len(shares))), "and none is done twice"
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert 3 in seen
+
+
+def test_a_task_that_its_caller_was_torn_from_ends_before_the_next_begins():
+    from reforg_numpy.team import Job, Team
+
+    team, order, together = Team(), [], threading.Barrier(2)
     team.run(2, lambda thread: None)
-    get, calls = team._done.get, iter(range(9))
 
-    class Interrupted:
-        def get(self):
-            if next(calls) == 0:
-                raise KeyboardInterrupt
-            return get()
+    def share(_thread):
+        together.wait()
+        order.append("first")
 
-        put = team._done.put
-
-    monkeypatch.setattr(team, "_done", Interrupted())
-    with pytest.raises(KeyboardInterrupt):
-        team.run(2, shares.append)
-    assert sorted(shares) == [0, 1]
+    team._job = Job(share, 2)
+    team._inboxes[0].put(team._job)  # and not the other's
+    team.run(2, lambda thread: order.append("second"))
+    assert order == ["first", "first", "second", "second"]
 
 
 def test_threads_sleep_between_calls(engine):
@@ -522,7 +558,17 @@ def test_numba_that_cannot_be_imported_is_a_sentence(monkeypatch):
         made("vit", ops="numpy")(pictures("vit"))
 
 
-def test_the_plan_is_there_as_soon_as_reforg_is_installed_and_numba_comes_only_with_a_call():
+def test_numbers_of_numpy_s_are_as_good_as_python_s(engine):
+    name, settings, _ = CASES["evit"]
+    of_numpy = {key: np.int64(value) if type(value) is int else value for key, value in settings.items()}
+    model = create_model(name, "synthetic:3", dtype="float32", ops=engine, keep_rate=np.float64(0.5), **of_numpy)
+    plain = create_model(name, "synthetic:3", dtype="float32", ops=engine, keep_rate=0.5, **settings)
+    assert model.config == plain.config
+    assert json.dumps(asdict(model.config)) == json.dumps(asdict(plain.config))
+    np.testing.assert_array_equal(model(pictures("evit")), plain(pictures("evit")))
+
+
+def test_the_plan_is_there_as_soon_as_reforg_is_installed_and_no_engine_before_a_call():
     made = "import sys, reforg; reforg.create_model('evit_fmnist')"
     code = f"{made}; print('numba' in sys.modules, 'reforg_numpy.planning' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], timeout=120, capture_output=True, text=True, check=True)

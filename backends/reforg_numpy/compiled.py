@@ -73,7 +73,7 @@ class Engine:
     def _tell(self, ready: Ready, seconds: float, watch: Any) -> None:
         """Share out the time of a part by the processor's ticks at the end of every step."""
         ticks = np.diff(self.clock)
-        for step, share in zip(ready.steps, ticks / ticks.sum(), strict=True):
+        for step, share in zip(ready.steps, ticks / max(1, ticks.sum()), strict=True):
             watch(label(step), seconds * float(share), macs(step, ready.program.images))
 
     def compute(self, ready: Ready, images: Floats) -> list[Floats]:
@@ -83,13 +83,12 @@ class Engine:
         flat = np.require(images, np.float32, ("C", "W", "A")).reshape(-1)
         counters = np.zeros((len(ready.records) + 1) * SPACE, np.int64)
         clock = np.zeros(len(ready.records) + 1, np.int64)
-        arrays = [
-            number for array in (ready.records, self._memory, self._weights.array, flat) for number in (at(array), len(array))
-        ]
-        threads, shared = len(ready.scratch), (*arrays, at(counters), at(clock))
+        arrays = ready.records, self._memory, self._weights.array, flat
+        threads = len(ready.scratch)
 
-        def share(thread: int) -> None:
-            self._kernels(*shared, thread, threads, ready.scratch[thread])
+        def share(thread: int) -> None:  # it holds the arrays whose addresses it gives away
+            sized = (number for array in arrays for number in (at(array), len(array)))
+            self._kernels(*sized, at(counters), at(clock), thread, threads, ready.scratch[thread])
 
         TEAM.run(threads, share)
         self.clock = clock

@@ -3,6 +3,7 @@
 import ctypes
 import importlib.metadata
 import os
+import stat
 import sys
 import tempfile
 from collections.abc import Callable
@@ -35,32 +36,36 @@ def kernels() -> Callable[..., None]:
 def folder() -> Path | None:
     """Where what is compiled is kept: REFORG_CACHE, or a folder of this user's for such things; None for a user without a home.
 
-    Never one that everybody can write to, as a temporary one: what is there is run.
+    An XDG_CACHE_HOME that depends on the current folder is passed over, as its specification has it.
     """
-    if chosen := os.environ.get("REFORG_CACHE"):
-        return Path(chosen)
     try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "reforg"
+        if chosen := os.environ.get("REFORG_CACHE"):
+            return Path(chosen).expanduser()
+        caches = Path(os.environ.get("XDG_CACHE_HOME", ""))
+        return (caches if caches.is_absolute() else Path.home() / ".cache") / "reforg"
     except RuntimeError:
         return None
 
 
 def key() -> str:
-    """A word that differs where the kernels, their compilers or the processor do."""
+    """A word that differs where the kernels, their compilers, what these are told, or the processor do."""
     here = Path(__file__).parent
-    shared = (here / name for name in ("shapes.py", "codes.py", "program.py", "coefficients.py"))
+    shared = (here / name for name in ("library.py", "shapes.py", "codes.py", "program.py", "coefficients.py"))
     words = sha256()
     for path in sorted((*shared, *(here / "kernels").glob("*.py"))):
         words.update(path.read_bytes())
     versions = [importlib.metadata.version(package) for package in ("numba", "llvmlite")]
-    for word in (*versions, llvm.get_process_triple(), llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()):
+    told = sorted(f"{name}={value}" for name, value in os.environ.items() if name.startswith("NUMBA_"))
+    for word in (*versions, *told, llvm.get_process_triple(), llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()):
         words.update(word.encode() + b"\0")
     return words.hexdigest()[:32]
 
 
 def kept(path: Path) -> bytes | None:
-    """What is kept there; None where nothing is, or not as it was written."""
+    """What is kept there; None where nothing is, or not as it was written, or where others could have written it."""
     try:
+        if not (private(path.parent) and private(path)):
+            return None
         content = path.read_bytes()
     except OSError:
         return None
@@ -70,26 +75,44 @@ def kept(path: Path) -> bytes | None:
 
 def compiled(path: Path | None) -> bytes:
     """Compile, and keep it there for the next process; where that cannot be, say so."""
-    room = path is not None and writable(path.parent)
-    where = "no folder for them is known" if path is None else f"{path.parent} cannot be written"
-    often = "once" if room else f"at every start, as {where} (REFORG_CACHE names another)"
-    sys.stderr.write(f"reforg: compiling kernels for this processor, which takes some seconds, {often}\n")
+    why = "no folder for them is known" if path is None else obstacle(path.parent)
+    often = f"at every start, as {why} (REFORG_CACHE names another)" if why else "once"
+    say(f"compiling kernels for this processor, which takes some seconds, {often}")
     from reforg_numpy.kernels.entry import object_code
 
     code = object_code(NAME, machine())
-    if path is not None and room:
-        keep(path, sha256(code).digest() + code)
+    if path is not None and not why:
+        try:
+            keep(path, sha256(code).digest() + code)
+        except OSError as error:
+            say(f"the kernels are not kept in {path.parent}: {error.strerror}")
     return code
 
 
-def writable(place: Path) -> bool:
-    """Whether files can be made in a folder, which is made where it is not there."""
+def say(text: str) -> None:
+    """To the user, where there is somebody to tell."""
+    if sys.stderr is not None:
+        sys.stderr.write(f"reforg: {text}\n")
+
+
+def private(place: Path) -> bool:
+    """Whether it is this user's or the system's, and nobody else can write there: what is kept is run."""
+    if not hasattr(os, "getuid"):
+        return True  # what is in the folder of a user of Windows is the user's
+    found = place.stat()
+    return found.st_uid in (0, os.getuid()) and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+def obstacle(place: Path) -> str:
+    """Why nothing can be kept in a folder, which is made where it is not there; "" where it can."""
     try:
-        place.mkdir(parents=True, exist_ok=True)
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not private(place):
+            return f"others can write to {place}"
         tempfile.TemporaryFile(dir=place).close()
     except OSError:
-        return False
-    return True
+        return f"{place} cannot be written"
+    return ""
 
 
 def keep(path: Path, content: bytes) -> None:
@@ -97,6 +120,7 @@ def keep(path: Path, content: bytes) -> None:
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".kernels-") as place:
         written = Path(place) / path.name
         written.write_bytes(content)
+        written.chmod(0o644)
         written.replace(path)
 
 

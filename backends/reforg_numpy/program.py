@@ -40,7 +40,7 @@ class Layout:
         return -(-columns // self.panel) * self.panel
 
     def apart(self, columns: int) -> int:
-        """Floats from a whole row to the next: rows that lie a power of two apart have the same few places in a cache."""
+        """Floats from a whole row to the next: rows that lie a multiple of CROWDED apart have the same few places in a cache."""
         padded = self.padded(columns)
         return padded + LINE if self.chunk and padded % CROWDED == 0 else padded
 

@@ -1,11 +1,12 @@
 """Steps as the kernels read them: which units threads claim, and where everything lies."""
 
 from dataclasses import replace
+from operator import index
 from typing import Any
 
 from reforg_numpy import codes
 from reforg_numpy.packing import Weights
-from reforg_numpy.program import Matrix, Step
+from reforg_numpy.program import Matrix, Packed, Step
 from reforg_numpy.shapes import CHUNK, DEPTH, HEIGHT, PANEL
 
 WORDS = {
@@ -71,10 +72,12 @@ def encode(step: Step, record: Any, weights: Weights, images: int, threads: int)
             record[name] = WORDS[name][value]
         elif value is None:
             record[name] = -1
-        elif name in ("eps", "scale") or isinstance(value, int):
-            record[name] = value
-        elif name in ("weight", "bias", "gain", "first_weight", "first_bias"):
+        elif isinstance(value, Packed):
             record[name] = weights.place(value)
+        elif isinstance(value, float):
+            record[name] = value
+        else:
+            record[name] = index(value)
     if "source" in fields:
         source = fields["source"]
         record["source_pitch"], record["source_leap"] = source.pitch, source.leap

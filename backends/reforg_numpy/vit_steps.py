@@ -176,7 +176,8 @@ def gain_of(net: Network, path: str, number: int, branch: str, config: Any) -> A
 
 def layer_norm(x: Tokens, weight: Any, bias: Any, eps: float) -> Tokens:
     """[B, N, C] -> [B, N, C]: the norm behind the blocks, of which no product but the heads' is made."""
-    matrix = x.program.norm("norm", x.matrix, (weight, bias), eps, f"states {x.matrix.rows}x{x.matrix.columns}", product=False)
+    place = f"states after {len(x.program.steps)} steps"  # of their own: those of a pyramid are all results of one call
+    matrix = x.program.norm("norm", x.matrix, (weight, bias), eps, place, product=False)
     return Tokens(x.program, matrix, x.rows)
 
 

@@ -8,13 +8,13 @@ import numpy as np
 from numba import njit
 
 from reforg_numpy.kernels.functions import exp, single
-from reforg_numpy.kernels.rows import part
+from reforg_numpy.kernels.rows import part, place_of
 from reforg_numpy.kernels.simd import larger, load, splat, store, transpose
 from reforg_numpy.kernels.tile import product
 from reforg_numpy.shapes import CHUNK, DEPTH, HEIGHT, LANES, PANEL
 
 LOWEST = single(-np.inf)
-AT_ONCE = 4  # keys whose maxima are taken side by side, as each has to wait for the one before it
+ABREAST = 4  # keys whose maxima are taken side by side, as each has to wait for the one before it
 
 
 @njit
@@ -87,8 +87,8 @@ def softmax(memory, scores, count, sums):
     for lane in range(0, PANEL, LANES):
         first = scores + lane
         a = b = c = d = splat(LOWEST)
-        even = first + count // AT_ONCE * AT_ONCE * PANEL
-        for place in range(first, even, AT_ONCE * PANEL):
+        even = first + count // ABREAST * ABREAST * PANEL
+        for place in range(first, even, ABREAST * PANEL):
             a, b = larger(load(memory, place), a), larger(load(memory, place + PANEL), b)
             c, d = larger(load(memory, place + 2 * PANEL), c), larger(load(memory, place + 3 * PANEL), d)
         for place in range(even, first + count * PANEL, PANEL):
@@ -120,7 +120,7 @@ def copy_columns(memory, source, count, target, leap, column):
     """Numbers into the columns from `column` of a row in chunks."""
     c = 0
     while c < count:
-        place = target + (column + c) // CHUNK * leap + (column + c) % CHUNK
+        place = target + place_of(column + c, leap)
         if c + LANES <= count and (column + c) % CHUNK + LANES <= CHUNK:
             store(memory, place, load(memory, source + c))
             c += LANES

@@ -4,9 +4,8 @@ from numba import njit
 
 from reforg_numpy.codes import GELU_OF_SUM, MORE
 from reforg_numpy.kernels.functions import gelu, single
-from reforg_numpy.kernels.rows import padded
+from reforg_numpy.kernels.rows import padded, place_of
 from reforg_numpy.kernels.simd import fma, load, splat, store
-from reforg_numpy.kernels.windows import place_of
 from reforg_numpy.shapes import LANES
 
 BLOCK = 4  # pixels that share what is loaded of the three lines

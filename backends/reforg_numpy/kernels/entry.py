@@ -1,5 +1,6 @@
 """The kernels as object code: a C function of addresses, which whoever has LLVM can load, and numba is no longer needed for."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,7 +16,8 @@ WHOLE, FLOATS, WHOLES = types.int64, types.CPointer(types.float32), types.CPoint
 SIGNATURE = types.void(
     types.CPointer(from_dtype(STEP)), WHOLE, FLOATS, WHOLE, FLOATS, WHOLE, FLOATS, WHOLE, WHOLES, WHOLES, WHOLE, WHOLE, WHOLE
 )  # fmt: skip
-LINKED = {YIELD, "memset", "memcpy", "memmove"}  # what every process has; the rest is how numba would raise Python's exceptions
+LINKED = {YIELD, "memset", "memcpy", "memmove"}  # what every process has
+RUNTIME = re.compile("_?Py|NRT_|_?numba_")  # of Python's and numba's: how numba would raise exceptions, and make arrays
 
 
 def entry(
@@ -43,10 +45,15 @@ def object_code(name: str, machine: Any) -> bytes:
 
 
 def stubs(module: Any) -> Iterator[str]:
-    """What stands for numba's runtime and for Python's: no kernel raises an exception, and one that did would end the process."""
+    """What stands for numba's runtime and for Python's: no kernel raises an exception, and one that did would end the process.
+
+    Raises ValueError for a function of anybody else's, which kernels are not written to need.
+    """
     yield f'target triple = "{module.triple}"\ndeclare void @llvm.trap()'
     for function in module.functions:
         if function.is_declaration and function.name not in LINKED and not function.name.startswith("llvm."):
+            if not RUNTIME.match(function.name):
+                raise ValueError(f"the kernels call {function.name}, which a process may not have")
             yield f'define void @"{function.name}"() {{ call void @llvm.trap() unreachable }}'
     for variable in module.global_variables:
         if variable.is_declaration:

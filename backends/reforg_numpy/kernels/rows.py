@@ -1,4 +1,4 @@
-"""What is done row by row: norm, the ends of products, embedding, pooling.
+"""What is done row by row: norm, and the ends of products.
 
 Matrices lie in one array `memory`. Their columns come in chunks: column c of row r is at `start + (c // CHUNK) * leap + r * pitch
 + c % CHUNK`. Rows of x, of queries and of values are whole (leap = CHUNK); what a product reads is not (pitch = DEPTH). Every row
@@ -26,6 +26,12 @@ def padded(columns):
 
 
 @njit
+def place_of(column, leap):
+    """Where a column is in a row in chunks."""
+    return column // CHUNK * leap + column % CHUNK
+
+
+@njit
 def norm_row(memory, source, columns, target, leap, weights, weight, bias, eps, end):
     """Layer norm of a whole row, in two passes as the reference's: the mean, then the squares of the distances from it.
 
@@ -44,7 +50,7 @@ def norm_row(memory, source, columns, target, leap, weights, weight, bias, eps, 
     for c in range(0, columns, LANES):
         centred = (load(memory, source + c) - mean) * inverse
         value = fma(centred, load(weights, weight + c), load(weights, bias + c))
-        store(memory, target + (c // CHUNK) * leap + c % CHUNK, gelu(value) if end == GELU else value)
+        store(memory, target + place_of(c, leap), gelu(value) if end == GELU else value)
 
 
 @njit

@@ -215,22 +215,17 @@ def _exchanged(builder: Any, rows: list[Any], distance: int) -> list[Any]:
     return result
 
 
-def _folded(instruction: Any) -> Any:
-    @intrinsic
-    def apply(_typing: Any, _values: Any) -> Any:
-        def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-            values, width = arguments[0], LANES
-            while width > 1:  # the upper half on the lower one
-                width //= 2
-                halves = [ir.Constant(ir.VectorType(INT, width), list(range(low, low + width))) for low in (0, width)]
-                low, high = (builder.shuffle_vector(values, values, half) for half in halves)
-                values = instruction(builder, low, high)
-            return builder.extract_element(values, INT(0))
+@intrinsic
+def total(_typing: Any, _values: Any) -> Any:
+    """The sum of all lanes."""
 
-        return types.float32(vector), generate
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        values, width = arguments[0], LANES
+        while width > 1:  # the upper half on the lower one
+            width //= 2
+            halves = [ir.Constant(ir.VectorType(INT, width), list(range(low, low + width))) for low in (0, width)]
+            low, high = (builder.shuffle_vector(values, values, half) for half in halves)
+            values = builder.fadd(low, high)
+        return builder.extract_element(values, INT(0))
 
-    return apply
-
-
-total = _folded(lambda builder, low, high: builder.fadd(low, high))
-largest = _folded(lambda builder, low, high: builder.select(builder.fcmp_ordered(">", low, high), low, high))
+    return types.float32(vector), generate

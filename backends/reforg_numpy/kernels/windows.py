@@ -4,14 +4,9 @@ from numba import njit
 
 from reforg_numpy.codes import MAPS
 from reforg_numpy.kernels.functions import single
+from reforg_numpy.kernels.rows import place_of
 from reforg_numpy.kernels.simd import load, splat, store
 from reforg_numpy.shapes import CHUNK, DEPTH, LANES
-
-
-@njit
-def place_of(column, leap):
-    """Where a column is in a row in chunks."""
-    return column // CHUNK * leap + column % CHUNK
 
 
 @njit

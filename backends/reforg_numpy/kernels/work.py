@@ -22,12 +22,12 @@ from reforg_numpy.codes import (
 from reforg_numpy.kernels.attention import attend_head
 from reforg_numpy.kernels.depthwise import one_line
 from reforg_numpy.kernels.functions import single
-from reforg_numpy.kernels.rows import finish, norm_row, padded, part
+from reforg_numpy.kernels.rows import finish, norm_row, padded, part, place_of
 from reforg_numpy.kernels.select import mean_scores, reorganize_image
 from reforg_numpy.kernels.simd import load, prefetch, splat, store
 from reforg_numpy.kernels.threads import fetch_add, meet, ticks
 from reforg_numpy.kernels.tile import product
-from reforg_numpy.kernels.windows import gather_windows, place_of
+from reforg_numpy.kernels.windows import gather_windows
 from reforg_numpy.program import LINE
 from reforg_numpy.shapes import CHUNK, DEPTH, HEIGHT, LANES, PANEL, SPACE
 
