@@ -13,16 +13,20 @@ from reforg_numpy import planning
 
 
 def everything(
-    engine: str, model: reforg.Model, images: np.ndarray, trace: Mapping[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
-) -> Iterator[tuple[str, np.ndarray]]:
+    engine: str, model: reforg.Model, images: np.ndarray, trace: Mapping[str, np.ndarray], monkeypatch: pytest.MonkeyPatch,
+    joined: bool = False,
+) -> Iterator[tuple[str, np.ndarray]]:  # fmt: skip
     """The name of each step that the trace has, and what it made, in the shape that the trace has.
 
-    Steps that the compiled engine would join are left apart.
+    joined: whether the compiled engine joins all steps that it can, however few their rows, or none.
     """
     if engine == "numba":
-        from reforg_numpy import compiled
+        from reforg_numpy import compiled, records
 
-        monkeypatch.setattr(compiled, "together", lambda steps, threads: steps)
+        if joined:
+            monkeypatch.setattr(records, "UNITS", 1)
+        else:
+            monkeypatch.setattr(compiled, "together", lambda steps, threads: steps)
     monkeypatch.setattr(planning, "threads_allowed", lambda: 1)
     monkeypatch.setattr(importlib.import_module("reforg_numpy.plain"), "AT_ONCE", 1 << 30)
     model(images)
