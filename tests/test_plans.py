@@ -133,11 +133,13 @@ def test_every_step_makes_the_intermediate_whose_name_it_has(engine, case, monke
 
 @pytest.mark.parametrize("case", CASES)
 def test_logits_features_and_answers_are_the_reference_s(engine, count, case):
-    model, images, exact = made(case, ops=engine), pictures(case, 5), truth(case)
-    assert distance(model(images), exact(images)) < LIMIT
-    assert distance(model.features(images), exact.features(images)) < LIMIT
-    for got, wanted in zip(model.answer(images), exact.answer(images), strict=True):
-        assert distance(got, wanted) < LIMIT
+    results = [
+        (model(images), model.features(images), *model.answer(images))
+        for model in (made(case, ops=engine), truth(case), made(case, ops="reference"))
+        for images in [pictures(case, 5)]
+    ]
+    for got, exact, rounded in zip(*results, strict=True):  # one case is as sensitive as LIMIT to the reference's own rounding
+        assert distance(got, exact) < max(LIMIT, 2 * distance(rounded, exact))
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.startswith("shunted")])
@@ -284,6 +286,12 @@ def plain_gelu(x):
     y = x.copy()
     plain_steps.gelu(y, plain_steps.Memory(Program(Layout(), 1), (1,)))
     return y
+
+
+def test_scores_of_a_head_are_taken_below_its_largest_or_where_they_spread_far_row_by_row():
+    scores = np.array([[[3.0, 1.0], [2.0, 0.0]], [[0.0, 90.0], [-200.0, -201.0]], [[np.nan, 0.0], [5.0, 6.0]]], np.float32)
+    plain_steps.below_largest(scores)
+    np.testing.assert_array_equal(scores, [[[0, -2], [-1, -3]], [[-90, 0], [0, -1]], [[np.nan, np.nan], [-1, 0]]])
 
 
 @pytest.mark.parametrize("function", [pytest.param(compiled_gelu, marks=needs_numba), plain_gelu])
