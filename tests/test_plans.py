@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 import threadpoolctl
 from stepwise import everything
+from test_golden import rms
 
 from reforg import create_model
 from reforg.errors import BackendError, ConfigError
@@ -140,6 +141,17 @@ def test_logits_features_and_answers_are_the_reference_s(engine, count, case):
     ]
     for got, exact, rounded in zip(*results, strict=True):  # one case is as sensitive as LIMIT to the reference's own rounding
         assert distance(got, exact) < max(LIMIT, 2 * distance(rounded, exact))
+
+
+def test_sums_over_many_tokens_are_rounded_no_more_than_the_reference_s(engine):
+    """A thousand numbers summed one by one are rounded a thousand times; in runs, as a BLAS does, far less."""
+    settings = {"img_size": 74, "patch_size": 2, "embed_dim": 64, "depth": 6, "num_heads": 2, "num_classes": 5}
+    images = synthetic_images((2, 3, 74, 74))
+    got, exact, rounded = (
+        create_model("vit_tiny_patch16_224", "synthetic:3", dtype=dtype, ops=ops, **settings).features(images)
+        for dtype, ops in (("float32", engine), ("float64", "reference"), ("float32", "reference"))
+    )
+    assert rms(got - exact) <= 1.5 * rms(rounded - exact)
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.startswith("shunted")])

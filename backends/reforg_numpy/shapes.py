@@ -14,6 +14,6 @@ REGISTERS = 16 if LANES == 8 or ("x86" in llvm.get_process_triple() and LANES ==
 WIDTH = 2  # vectors of a panel's row
 HEIGHT = 12 if REGISTERS == 32 else 6  # rows of a tile: HEIGHT * WIDTH sums, WIDTH + 1 more registers
 PANEL = WIDTH * LANES
-CHUNK = 384  # columns of a chunk: a tile's rows of it stay in the first cache
-DEPTH = 400  # floats from a row of a chunk to the next: known to the compiler, and not a multiple of a page's part
+CHUNK = 192  # columns of a chunk: a tile's rows stay in the first cache, and shorter sums are rounded less often
+DEPTH = 208  # floats from a row of a chunk to the next: known to the compiler, and not a multiple of a page's part
 SPACE = 8  # counters this far apart, so that no two are on one line of the cache

@@ -14,6 +14,7 @@ from reforg_numpy.kernels.tile import product
 from reforg_numpy.shapes import CHUNK, DEPTH, HEIGHT, LANES, PANEL
 
 LOWEST = single(-np.inf)
+RUN = 32  # powers that are summed before they are added to the others: a sum of a thousand, one by one, is rounded as often
 ABREAST = 4  # keys whose maxima are taken side by side, as each has to wait for the one before it
 
 
@@ -94,10 +95,14 @@ def softmax(memory, scores, count, sums):
         for place in range(even, first + count * PANEL, PANEL):
             a = larger(load(memory, place), a)
         most, total = larger(larger(a, b), larger(c, d)), splat(single(0.0))
-        for place in range(first, first + count * PANEL, PANEL):
-            power = exp(load(memory, place) - most)
-            store(memory, place, power)
-            total = total + power
+        end = first + count * PANEL
+        for start in range(first, end, RUN * PANEL):
+            some = splat(single(0.0))
+            for place in range(start, min(start + RUN * PANEL, end), PANEL):
+                power = exp(load(memory, place) - most)
+                store(memory, place, power)
+                some = some + power
+            total = total + some
         store(memory, sums + lane, total)
 
 
