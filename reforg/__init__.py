@@ -15,9 +15,10 @@ from reforg.errors import (
 
 if TYPE_CHECKING:
     from reforg.costs import Cost, cost
+    from reforg.creation import create_model
     from reforg.images import preprocess
     from reforg.loading import load_weights, save_weights
-    from reforg.models import Model, create_model
+    from reforg.models import Model
     from reforg.names import list_models
     from reforg.preprocessing import Preprocessing
     from reforg.simulation import simulate
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 _LAZY = {
-    "Cost": "costs", "cost": "costs", "Model": "models", "create_model": "models", "list_models": "names",
+    "Cost": "costs", "cost": "costs", "Model": "models", "create_model": "creation", "list_models": "names",
     "TokenMap": "tokens", "token_map": "tokens", "load_weights": "loading",
     "save_weights": "loading", "preprocess": "images", "Preprocessing": "preprocessing", "verify": "verification",
     "Difference": "verification", "Report": "verification", "simulate": "simulation",

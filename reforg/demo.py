@@ -11,8 +11,9 @@ import numpy.typing as npt
 
 from reforg import embedded
 from reforg.costs import cost
+from reforg.creation import create_model
 from reforg.errors import ImageError
-from reforg.models import Model, create_model
+from reforg.models import Model
 from reforg.names import EMBEDDED
 from reforg.tokens import token_map
 

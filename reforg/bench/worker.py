@@ -108,7 +108,7 @@ def prepared(task: Task) -> Program:
 
 
 def _of_reforg(task: Task, images: Any) -> Program:
-    from reforg.models import create_model
+    from reforg.creation import create_model
 
     model = create_model(
         task["model"], task["weights"], task["name"], task["dtype"], task["device"], task["ops"], **task["settings"]

@@ -38,7 +38,7 @@ class Request:
 
     def classifier(self) -> Classifier:
         """The model, made, and all that belongs to it; any mistake is a ReforgError."""
-        from reforg.models import create_model
+        from reforg.creation import create_model
 
         for key in self.settings:
             if key in signature(create_model).parameters:  # which has an option of its own, or none

@@ -58,7 +58,7 @@ def trace(
 
 def created(model: str, weights: str | None, settings: Mapping[str, Any], **options: Any) -> "Model":
     """The model that the options of a command line name; any mistake is a ReforgError."""
-    from reforg.models import create_model
+    from reforg.creation import create_model
 
     for key in settings:
         if key in signature(create_model).parameters:  # which has an option of its own, or none
