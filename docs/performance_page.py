@@ -126,6 +126,7 @@ def resources(found: Found) -> str:
 
 def parts(found: Found) -> Iterator[str]:
     """Where the time of a batch of 8 goes."""
+    peak = peak_gflops(found)
     for name, case, results in contests(found):
         if name in BROKEN_DOWN and case["batch"] == 8 and "numpy numba" in results:
             told = results["numpy numba"]["breakdown"]
@@ -133,8 +134,8 @@ def parts(found: Found) -> Iterator[str]:
             rest = told["wall_ms"] - sum(part["ms"] for part in large)
             rows = [row(part["operation"], f"{part['ms']:.1f}", f"{part['share']:.1%}", rate(part)) for part in large]
             rows.append(row("all else", f"{rest:.1f}", f"{rest / told['wall_ms']:.1%}", ""))
-            floor = f"floor: all products at {told['peak_gflops']:.0f} GFLOP/s"
-            rows.append(row(floor, f"{told['floor_ms']:.1f}", f"{told['floor_ms'] / told['wall_ms']:.1%}", ""))
+            floor = floor_ms(told, peak)
+            rows.append(row(f"floor: all products at {peak:.0f} GFLOP/s", f"{floor:.1f}", f"{floor / told['wall_ms']:.1%}", ""))
             yield f"{name}, {told['wall_ms']:.1f} ms:\n\n" + table(("step", "ms", "share", "GFLOP/s"), iter(rows))
 
 
@@ -146,12 +147,13 @@ def missed(found: Found) -> str:
 
 def missing(found: Found) -> Iterator[str]:
     """The rows of `missed`."""
+    peak = peak_gflops(found)
     for name, case, results in contests(found):
         told = results.get("numpy numba", {}).get("breakdown")
         for peer, goal in goals(case) if told else ():
             ratio = results["numpy numba"]["ratios"][peer]["median"]
             if ratio < goal:
-                numbers = (told["wall_ms"], told["wall_ms"] * ratio / goal, told["floor_ms"], *above(told).values())
+                numbers = (told["wall_ms"], told["wall_ms"] * ratio / goal, floor_ms(told, peak), *above(told, peak).values())
                 times = (f"{ms:.1f}" for ms in numbers)
                 yield row(name, case["batch"], short(peer), f"{ratio:.2f}", f"{goal:.2f}", *times)
 
@@ -163,11 +165,22 @@ def goals(case: Found) -> Iterator[tuple[str, float]]:
     yield from ((label, goal) for label, goal in wanted.items() if label in labels and label != "torch.compile")
 
 
-def above(told: Found) -> dict[str, float]:
+def peak_gflops(found: Found) -> float:
+    """Of a large product: the median of all processes, as what else runs on a machine disturbs some."""
+    results = (own for _, _, of_case in contests(found) for own in of_case.values())
+    return median(own["breakdown"]["peak_gflops"] for own in results if own["breakdown"])
+
+
+def floor_ms(told: Found, peak: float) -> float:
+    """Of a batch whose multiply-accumulates all run at a peak."""
+    return float(told["floor_ms"] * told["peak_gflops"] / peak)
+
+
+def above(told: Found, peak: float) -> dict[str, float]:
     """Milliseconds above the floor of each kind of steps."""
     found = dict.fromkeys(KINDS, 0.0)
     for part in told["parts"]:
-        found[kind_of(part["operation"])] += part["ms"] * (1 - (part["gflops"] or 0) / told["peak_gflops"])
+        found[kind_of(part["operation"])] += part["ms"] * (1 - (part["gflops"] or 0) / peak)
     return found
 
 
@@ -234,9 +247,7 @@ def conditions(found: Found, dates: list[str]) -> str:
     versions = dict.fromkeys(who["version"] for contest in told for who in contest["contestants"])
     turns = f"medians of {told[0]['rounds']} rounds, a turn of {told[0]['seconds']:g} s for each program"
     when = " and ".join(sorted({dates[0], dates[-1]}))
-    parted = [own["breakdown"] for _, _, results in contests(found) for own in results.values() if own["breakdown"]]
-    peak = median(one["peak_gflops"] for one in parted)
-    blas = f"{told[0]['blas']}, a large product at {peak:.0f} GFLOP/s in the median"
+    blas = f"{told[0]['blas']}, a large product at {peak_gflops(found):.0f} GFLOP/s in the median"
     return f"{when}; {told[0]['machine']}; {', '.join(versions)}; {blas}; {turns}."
 
 
