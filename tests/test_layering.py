@@ -20,7 +20,8 @@ FRAMEWORKS = {
 # Which modules of reforg a module may import when it is imported; everything else is imported where it is used.
 LAYERS = (
     *("errors", "dtypes", "arrays", "host", "ops", "config", "evit", "vit", "shunted", "parameters", "names", "costs", "synthetic"),
-    *("sources", "files", "checkpoints", "contents", "containers", "spellings", "mismatch", "preprocessing", "transforms"),
+    *("sources", "files", "checkpoints", "contents", "containers", "spelling_tables", "spellings", "mismatch"),
+    *("preprocessing", "transforms"),
     *("formats", "colours", "images", "labels", "published", "hub", "loading", "embedded", "weights"),
     *("backend", "environment", "tokens", "models", "creation", "classification", "picture", "demo", "convert", "bench"),
     *("verification", "simulation", "cli", "__main__"),

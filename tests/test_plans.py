@@ -30,7 +30,9 @@ from reforg.errors import BackendError, ConfigError
 from reforg.ops import REFERENCE
 from reforg.synthetic import images as synthetic_images
 from reforg_numpy import plain_steps, planning
-from reforg_numpy.program import Layout, Program
+from reforg_numpy.matrices import Layout
+from reforg_numpy.plain_memory import Memory
+from reforg_numpy.program import Program
 
 LIMIT = 1e-5
 NUMBA = importlib.util.find_spec("numba") is not None
@@ -297,7 +299,7 @@ def compiled_gelu(x):
 
 def plain_gelu(x):
     y = x.copy()
-    plain_steps.gelu(y, plain_steps.Memory(Program(Layout(), 1), (1,)))
+    plain_steps.gelu(y, Memory(Program(Layout(), 1), (1,)))
     return y
 
 

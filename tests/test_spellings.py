@@ -9,7 +9,8 @@ from reforg.errors import WeightsError
 from reforg.mismatch import guessed
 from reforg.names import build_config, list_models
 from reforg.parameters import shapes
-from reforg.spellings import SOURCES, official, spelled
+from reforg.spelling_tables import SOURCES
+from reforg.spellings import official, spelled
 
 TINY = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 3, "num_classes": 5}
 SHUNTED = {

@@ -9,8 +9,9 @@ import numpy as np
 
 from reforg_numpy.codes import STEP
 from reforg_numpy.library import kernels
+from reforg_numpy.matrices import LINE, Floats, Layout, Matrix, aligned
 from reforg_numpy.packing import Weights
-from reforg_numpy.program import LINE, Floats, Layout, Matrix, Program, Step, aligned, label, macs
+from reforg_numpy.program import Program, Step, label, macs
 from reforg_numpy.records import encode, together
 from reforg_numpy.shapes import CHUNK, DEPTH, PANEL, SPACE
 from reforg_numpy.team import TEAM

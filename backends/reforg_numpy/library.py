@@ -50,7 +50,7 @@ def folder() -> Path | None:
 def key() -> str:
     """A word that differs where the kernels, their compilers, what these are told, or the processor do."""
     here = Path(__file__).parent
-    shared = (here / name for name in ("library.py", "shapes.py", "codes.py", "program.py", "coefficients.py"))
+    shared = (here / name for name in ("library.py", "shapes.py", "codes.py", "matrices.py", "coefficients.py"))
     words = sha256()
     for path in sorted((*shared, *(here / "kernels").glob("*.py"))):
         words.update(path.read_bytes())

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from reforg_numpy.program import LINE, Floats, FullError, Packed, aligned
+from reforg_numpy.matrices import LINE, Floats, FullError, Packed, aligned
 from reforg_numpy.shapes import PANEL
 
 CONSTANTS = 1 << 24  # floats for what is made of weights: positions of other image sizes

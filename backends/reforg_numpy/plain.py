@@ -10,8 +10,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from reforg_numpy.batches import ONE_BLAS_THREAD, on_threads
-from reforg_numpy.plain_steps import STEPS, Memory
-from reforg_numpy.program import Floats, Layout, Program, label, macs
+from reforg_numpy.matrices import Floats, Layout
+from reforg_numpy.plain_memory import Memory
+from reforg_numpy.plain_steps import STEPS
+from reforg_numpy.program import Program, label, macs
 
 AT_ONCE = 1 << 22  # bytes of the widest intermediate of the images that a thread computes at once
 

@@ -9,48 +9,14 @@ from typing import Any
 import numpy as np
 
 from reforg_numpy import coefficients
-from reforg_numpy.program import Floats, Matrix, Packed, Program, Step, aligned
+from reforg_numpy.matrices import Floats, Matrix
+from reforg_numpy.plain_memory import Memory, in_place, weight
+from reforg_numpy.program import Step
 
 Run = Callable[[], None]
 BLOCK = 1 << 18  # numbers of a block whose many passes stay in the cache
 WINDOWS = 1 << 19  # numbers of windows that are gathered before a product reads them
 SPREAD = 32.0  # between the largest and the smallest score: exp(-32) is far from the smallest float32
-
-
-class Memory:
-    """A program's memory, the images that it is given, and rooms for what arises within a step."""
-
-    def __init__(self, program: Program, shape: tuple[int, ...]) -> None:
-        self.images: Floats = np.zeros((program.images, *shape), np.float32)
-        self._floats = aligned(program.size)
-        self._rooms: dict[str, Floats] = {}
-        self.count = program.images
-
-    def view(self, matrix: Matrix) -> Floats:
-        """[rows, columns], as it lies."""
-        rows = self._floats[matrix.start : matrix.start + matrix.rows * matrix.pitch - (matrix.pitch - matrix.columns)]
-        return np.lib.stride_tricks.as_strided(
-            rows, (matrix.rows, matrix.columns), (matrix.pitch * rows.itemsize, rows.itemsize), writeable=True
-        )
-
-    def room(self, name: str, *shape: int) -> Floats:
-        """Memory of some shape; of the same name, the same memory: so only within a step."""
-        size = int(np.prod(shape))
-        if name not in self._rooms or self._rooms[name].size < size:
-            self._rooms[name] = aligned(size)
-        return self._rooms[name][:size].reshape(shape)
-
-
-def weight(packed: Packed | None) -> Any:
-    """As a step reads it: [O, K], or a row; None for none."""
-    if packed is None:
-        return None
-    array = packed.array if packed.part is None else packed.array[slice(*packed.part)]
-    if packed.kind == "pixels":
-        return np.ascontiguousarray(array.transpose(0, 2, 3, 1)).reshape(len(array), -1)
-    if packed.kind == "taps":
-        return np.ascontiguousarray(array.reshape(len(array), -1).T)
-    return array.reshape(len(array), -1) if packed.kind == "planes" else array
 
 
 def gelu(x: Floats, memory: Memory) -> None:
@@ -242,13 +208,6 @@ def depthwise(step: Step, memory: Memory) -> Run:
                 gelu(place, memory)
 
     return run
-
-
-def in_place(rows: Floats, shape: tuple[int, ...]) -> Floats:
-    """[B * H * W, C], whose rows may lie apart -> a view of it [B, H, W, C]."""
-    pitch, step = rows.strides
-    _, height, width, _ = shape
-    return np.lib.stride_tricks.as_strided(rows, shape, (height * width * pitch, width * pitch, pitch, step), writeable=True)
 
 
 def embed(step: Step, memory: Memory) -> Run:

@@ -19,7 +19,8 @@ import numpy as np
 from reforg.ops import REFERENCE
 from reforg_numpy import shunted_steps, vit_steps
 from reforg_numpy.batches import threads as threads_allowed
-from reforg_numpy.program import Floats, FullError, Images, Program
+from reforg_numpy.matrices import Floats, FullError
+from reforg_numpy.program import Images, Program
 from reforg_numpy.team import TEAM
 
 KEPT = 8  # programs remembered: a few batch sizes, each with what is left over of a batch

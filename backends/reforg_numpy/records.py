@@ -5,8 +5,9 @@ from operator import index
 from typing import Any
 
 from reforg_numpy import codes
+from reforg_numpy.matrices import Matrix, Packed
 from reforg_numpy.packing import Weights
-from reforg_numpy.program import Matrix, Packed, Step
+from reforg_numpy.program import Step
 from reforg_numpy.shapes import CHUNK, DEPTH, HEIGHT, PANEL
 
 WORDS = {

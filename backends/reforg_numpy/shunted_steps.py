@@ -3,7 +3,8 @@
 from typing import Any
 
 from reforg.ops import Network
-from reforg_numpy.program import Images, Maps, Matrix, Program, Tokens, folded
+from reforg_numpy.matrices import Matrix
+from reforg_numpy.program import Images, Maps, Program, Tokens, folded
 
 STEM_EPS = 1e-5  # of norms after a patch embedding and inside attention
 Grid = tuple[int, int]

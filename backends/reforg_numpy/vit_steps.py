@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from reforg.ops import REFERENCE, Network, bodies
-from reforg_numpy.program import Images, Maps, Matrix, Packed, Program, Tokens, folded
+from reforg_numpy.matrices import Matrix, Packed
+from reforg_numpy.program import Images, Maps, Program, Tokens, folded
 
 PIECES = (
     "vit.embed",

@@ -13,7 +13,8 @@ import numpy as np
 
 from reforg.config import VitConfig
 from reforg.verification.comparison import Comparison
-from reforg.verification.replay import BROKEN, Key, Session, Step, run
+from reforg.verification.observations import Key, Step
+from reforg.verification.replay import BROKEN, Session, run
 from reforg.verification.rows import SHARP, Indices, order_of
 from reforg.verification.selection import NOT_SEEN, choosing
 from reforg.verification.uncertain import Uncertain, Values

@@ -13,8 +13,9 @@ import numpy as np
 
 from reforg.config import VitConfig
 from reforg.verification.comparison import INFINITE, MOST, Comparison, compared
+from reforg.verification.observations import Call, Observation
 from reforg.verification.recovery import after_attention, before_attention
-from reforg.verification.replay import BROKEN, Call, Observation, Session
+from reforg.verification.replay import BROKEN, Session
 from reforg.verification.report import Difference
 from reforg.verification.uncertain import Uncertain
 from reforg.verification.variants import TABLE, Variant

@@ -7,7 +7,7 @@ nothing new. Within a unit what lies between is recovered instead; so only what 
 
 from collections.abc import Iterable
 
-from reforg.verification.replay import Key, Observation
+from reforg.verification.observations import Key, Observation
 
 
 def independent(log: Iterable[Observation]) -> list[Observation]:

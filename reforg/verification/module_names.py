@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from reforg.spellings import (
+from reforg.spelling_tables import (
     DINOV2_4,
     DINOV2_5,
     DISTILLED_HEADS,

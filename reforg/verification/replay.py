@@ -19,6 +19,7 @@ from reforg.errors import ConfigError
 from reforg.evit import Schedule
 from reforg.ops import Network, Ops, pieces
 from reforg.verification.comparison import Comparison, compared
+from reforg.verification.observations import UNITS, Call, Key, Memory, Observation, Step
 from reforg.verification.recovery import after_attention
 from reforg.verification.report import Selection
 from reforg.verification.rules import OPERATIONS
@@ -26,67 +27,10 @@ from reforg.verification.selection import reorganize
 from reforg.verification.trends import sharpened
 from reforg.verification.uncertain import Rounding, Uncertain, Values
 
-Step = Callable[..., Any]
-Key = tuple[str, str]
 LAYERS = ("linear", "layer_norm", "batch_norm", "conv2d", "depthwise_conv2d", "gelu", "relu")
 EVERYWHERE = "*"
 COPIED = ("latest", "inputs", "pieces", "selections", "sharpness")  # what a fork has of its own
 BROKEN = (ValueError, LookupError, TypeError, ZeroDivisionError, ConfigError)  # what values of a wrong shape lead to
-
-
-@dataclass(frozen=True)
-class Call:
-    """A step that the replay took: an operation of a layer, or a piece of a model, with its arguments.
-
-    kind: "layer_norm", "vit.mlp". path: the layer's or the piece's; empty for a piece that has none. parents: the steps
-    that it was part of, the outermost first.
-    """
-
-    kind: str
-    path: str
-    step: Step
-    arguments: tuple[Any, ...]
-    parents: tuple["Call", ...]
-
-    @property
-    def key(self) -> Key:
-        """What tells it from every other step."""
-        return self.kind, self.path
-
-    @property
-    def carries(self) -> frozenset[Key]:
-        """The steps that its arguments come from of which the candidate shows no result."""
-        return frozenset[Key]().union(*(part.carries for part in self.arguments if isinstance(part, Uncertain)))
-
-
-@dataclass(frozen=True)
-class Observation:
-    """A comparison, the steps taken since the last value that the candidate holds, and those that were not finished.
-
-    supplied: whether the candidate holds the value; otherwise it was inferred from what follows. carries: the steps that the
-    prediction comes from of which the candidate shows no result.
-    """
-
-    comparison: Comparison
-    calls: tuple[Call, ...]
-    stack: tuple[Call, ...]
-    supplied: bool
-    carries: frozenset[Key] = frozenset()
-
-    @property
-    def name(self) -> str:
-        """Under which name it is reported."""
-        return self.comparison.difference.name
-
-    @property
-    def unit(self) -> Key | None:
-        """The unit that was not finished."""
-        return self.stack[0].key if self.stack and self.stack[0].kind in UNITS else None
-
-    @property
-    def passed(self) -> bool:
-        """Whether the value is within its limit."""
-        return self.comparison.passed
 
 
 @dataclass
@@ -268,22 +212,8 @@ class Session:
         return known.result
 
 
-@dataclass(frozen=True)
-class Memory:
-    """A piece that was taken: its result, and what it put on record. ended: whether the candidate holds a value in it."""
-
-    call: Call
-    result: Any
-    log: list[Observation]
-    latest: dict[str, Uncertain]
-    since: list[Call]
-    ended: bool
-
-
 PIECES = 16  # that are remembered of a unit: two branches' attention and MLP, under four assumptions
 REMEMBERED = ("vit.self_attention", "vit.mlp", "shunted.shunted_attention", "shunted.detail_mlp")
-UNITS = ("vit.embed", "vit.block", "vit.classify", "shunted.stem", "shunted.embed", "shunted.block", "shunted.classify")
-"""The pieces whose faults are judged together; a layer outside of them is judged alone."""
 
 
 def _surer(own: Uncertain, predicted: Uncertain) -> Uncertain:

@@ -12,7 +12,7 @@ from reforg.verification.precision import unit
 from reforg.verification.uncertain import Values, Variances
 
 if TYPE_CHECKING:
-    from reforg.verification.replay import Call
+    from reforg.verification.observations import Call
 
 BIAS = 2.0  # unit roundoffs of the accumulators' format: by as much may an honest deviation be off in every token alike
 FEWEST = 8  # tokens that a trend is told by, counted by how much they weigh

@@ -14,9 +14,10 @@ from reforg.verification.comparison import INFINITE, error_map
 from reforg.verification.diagnosis import Stopped, judge
 from reforg.verification.independence import independent
 from reforg.verification.names import module_names, trace_names
+from reforg.verification.observations import UNITS, Observation
 from reforg.verification.precision import precision_of
 from reforg.verification.renaming import Rename
-from reforg.verification.replay import BROKEN, EVERYWHERE, UNITS, Observation, Session, run
+from reforg.verification.replay import BROKEN, EVERYWHERE, Session, run
 from reforg.verification.report import DIVERGES, EQUAL, FLIPPED, REORDERED, Difference, Report
 from reforg.verification.selection import NOT_SEEN
 from reforg.verification.uncertain import Rounding

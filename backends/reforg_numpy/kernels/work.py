@@ -28,7 +28,7 @@ from reforg_numpy.kernels.simd import load, prefetch, splat, store
 from reforg_numpy.kernels.threads import fetch_add, meet, ticks
 from reforg_numpy.kernels.tile import product
 from reforg_numpy.kernels.windows import gather_windows
-from reforg_numpy.program import LINE
+from reforg_numpy.matrices import LINE
 from reforg_numpy.shapes import CHUNK, DEPTH, HEIGHT, LANES, PANEL, SPACE
 
 
