@@ -1,6 +1,7 @@
 """Dependencies run one way, and importing reforg costs next to nothing."""
 
 import ast
+import os
 import subprocess
 import sys
 import tomllib
@@ -110,12 +111,19 @@ def test_importing_reforg_loads_no_framework():
     assert not FRAMEWORKS & set(loaded)
 
 
-def test_importing_reforg_adds_at_most_a_fifth_of_a_second_to_numpys_import():
-    code = "import time, numpy; t = time.perf_counter(); import reforg, reforg.creation; print(time.perf_counter() - t)"
-    times = [
-        float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout) for _ in range(5)
-    ]
-    assert min(times) < 0.2
+def test_importing_reforg_takes_no_longer_than_importing_numpy(tmp_path):
+    code = (
+        "import time\nt = [time.perf_counter()]\nfor name in 'numpy', 'reforg.creation':\n"
+        "    __import__(name)\n    t.append(time.perf_counter())\nprint((t[2] - t[1]) / (t[1] - t[0]))"
+    )
+    compiled = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    compiled["PYTHONPYCACHEPREFIX"] = str(tmp_path)  # from the second start on, sources are compiled, as where reforg is installed
+
+    def ratio():
+        return float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=compiled).stdout)
+
+    ratio()
+    assert min(ratio() for _ in range(7)) < 1.0
 
 
 def test_every_backend_folder_is_an_entry_point():

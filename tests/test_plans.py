@@ -29,9 +29,9 @@ from reforg import create_model
 from reforg.errors import BackendError, ConfigError
 from reforg.ops import REFERENCE
 from reforg.synthetic import images as synthetic_images
-from reforg_numpy import plain_steps, planning
-from reforg_numpy.matrices import Layout
-from reforg_numpy.plain_memory import Memory
+from reforg_numpy import plain_memory, plain_steps, planning
+from reforg_numpy.matrices import Layout, Packed
+from reforg_numpy.plain_memory import Memory, Products
 from reforg_numpy.program import Program
 
 LIMIT = 1e-5
@@ -299,8 +299,22 @@ def compiled_gelu(x):
 
 def plain_gelu(x):
     y = x.copy()
-    plain_steps.gelu(y, Memory(Program(Layout(), 1), (1,)))
+    plain_steps.gelu(y, Memory(Program(Layout(), 1), (1,), Products()))
     return y
+
+
+@pytest.mark.parametrize("outputs", [4, plain_memory.SMALL // 6 + 1], ids=["small", "large"])
+def test_matrices_of_products_are_made_once_and_their_parts_are_views_of_them(outputs):
+    weights = np.arange(6.0 * outputs, dtype=np.float32).reshape(outputs, 3, 1, 2)
+    products = Products()
+    whole = products.matrix(Packed(weights, "planes"))
+    np.testing.assert_array_equal(whole, weights.reshape(outputs, 6).T)
+    assert whole.flags.c_contiguous == (outputs > 4)
+    np.testing.assert_array_equal(products.matrix(Packed(weights, "pixels")), weights.transpose(0, 2, 3, 1).reshape(outputs, 6).T)
+    part = products.matrix(Packed(weights, "planes", (1, 3)))
+    np.testing.assert_array_equal(part, whole[:, 1:3])
+    assert np.shares_memory(part, whole)
+    assert products.matrix(Packed(weights, "planes")) is whole
 
 
 def test_scores_of_a_head_are_taken_below_its_largest_or_where_they_spread_far_row_by_row():

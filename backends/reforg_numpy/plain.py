@@ -11,7 +11,7 @@ from typing import Any
 
 from reforg_numpy.batches import ONE_BLAS_THREAD, on_threads
 from reforg_numpy.matrices import Floats, Layout
-from reforg_numpy.plain_memory import Memory
+from reforg_numpy.plain_memory import Memory, Products
 from reforg_numpy.plain_steps import STEPS
 from reforg_numpy.program import Program, label, macs
 
@@ -21,8 +21,8 @@ AT_ONCE = 1 << 22  # bytes of the widest intermediate of the images that a threa
 class Bound:
     """A program bound to memory of its own: calls without arguments, and where images come in and results go out."""
 
-    def __init__(self, program: Program, shape: tuple[int, ...]) -> None:
-        self._program, self._memory = program, Memory(program, shape)
+    def __init__(self, program: Program, shape: tuple[int, ...], products: Products) -> None:
+        self._program, self._memory = program, Memory(program, shape, products)
         self._calls: list[Callable[[], None]] = [STEPS[step.kind](step, self._memory) for step in program.steps]
         self._results: list[Floats] = [result.seen(self._memory.view(result.matrix)) for result in program.results]
 
@@ -42,8 +42,9 @@ class Engine:
 
     layout = Layout()
 
-    def __init__(self, weights: Any) -> None:
-        """Weights are read where they lie."""
+    def __init__(self, weights: Any) -> None:  # noqa: ARG002 - a program's steps name those that they read
+        """Matrices of products are brought into another order as steps ask for them, all else is read where it lies."""
+        self._products = Products()
 
     def parts(self, batch: int, threads: int, bytes_per_image: int) -> int:
         """Into how many parts a batch goes: as many for each thread, where there are enough."""
@@ -68,7 +69,7 @@ class Engine:
             try:
                 bound = idle.pop()
             except IndexError:
-                bound = Bound(program, images.shape[1:])
+                bound = Bound(program, images.shape[1:], self._products)
             for result, values in zip(results, bound.run(images[rows], told), strict=True):
                 result[rows] = values
             idle.append(bound)

@@ -1,5 +1,6 @@
 """What steps by NumPy's calls stand on: a program's memory, rooms for what arises within a step, and weights as they are read."""
 
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -7,11 +8,42 @@ import numpy as np
 from reforg_numpy.matrices import Floats, Matrix, Packed, aligned
 from reforg_numpy.program import Program
 
+SMALL = 1 << 16  # numbers of a matrix
+
+
+class Products:
+    """The matrices of products as [K, O], made when a step first asks for them, for all that compute with them in any thread.
+
+    OpenBLAS brings panels of both matrices into an order of its own at every call, and finds them side by side then: with few
+    rows to multiply, as one image's, that is a tenth of the time and more. Small matrices it multiplies as they are, and sums in
+    more parts, so more exactly, with [O, K]: they stay.
+    """
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[int, str], tuple[Any, Floats]] = {}
+        self._lock = Lock()
+
+    def matrix(self, packed: Packed) -> Floats:
+        """Of [O, K], or of the windows of "planes" or "pixels"; a part of the rows is a view of the whole."""
+        key = id(packed.array), packed.kind
+        with self._lock:
+            if key not in self._made:
+                self._made[key] = packed.array, _transposed(packed)  # kept, so that its id stays its own
+            whole = self._made[key][1]
+        return whole if packed.part is None else whole[:, slice(*packed.part)]
+
+
+def _transposed(packed: Packed) -> Floats:
+    array = packed.array.transpose(0, 2, 3, 1) if packed.kind == "pixels" else packed.array
+    matrix: Floats = array.reshape(len(array), -1).T
+    return matrix if matrix.size < SMALL else np.ascontiguousarray(matrix)
+
 
 class Memory:
-    """A program's memory, the images that it is given, and rooms for what arises within a step."""
+    """A program's memory, the images that it is given, the matrices of its products, and rooms for what arises within a step."""
 
-    def __init__(self, program: Program, shape: tuple[int, ...]) -> None:
+    def __init__(self, program: Program, shape: tuple[int, ...], products: Products) -> None:
+        self.products = products
         self.images: Floats = np.zeros((program.images, *shape), np.float32)
         self._floats = aligned(program.size)
         self._rooms: dict[str, Floats] = {}
@@ -33,15 +65,11 @@ class Memory:
 
 
 def weight(packed: Packed | None) -> Any:
-    """As a step reads it: [O, K], or a row; None for none."""
+    """What is no product's matrix, as a step reads it: a row, rows, or [kh kw, C] of "taps"; None for none."""
     if packed is None:
         return None
     array = packed.array if packed.part is None else packed.array[slice(*packed.part)]
-    if packed.kind == "pixels":
-        return np.ascontiguousarray(array.transpose(0, 2, 3, 1)).reshape(len(array), -1)
-    if packed.kind == "taps":
-        return np.ascontiguousarray(array.reshape(len(array), -1).T)
-    return array.reshape(len(array), -1) if packed.kind == "planes" else array
+    return np.ascontiguousarray(array.reshape(len(array), -1).T) if packed.kind == "taps" else array
 
 
 def in_place(rows: Floats, shape: tuple[int, ...]) -> Floats:

@@ -16,23 +16,23 @@ from reforg_numpy.program import Step
 Run = Callable[[], None]
 BLOCK = 1 << 18  # numbers of a block whose many passes stay in the cache
 WINDOWS = 1 << 19  # numbers of windows that are gathered before a product reads them
-SPREAD = 32.0  # between the largest and the smallest score: exp(-32) is far from the smallest float32
+MINUS_TWICE_TANH = tuple(-2.0 * value for value in coefficients.ERF_TANH)  # exact
+SPREAD = 64.0  # between the largest and the smallest score: exp(-64) times a value of 1e-10 is still a normal float32
 
 
 def gelu(x: Floats, memory: Memory) -> None:
-    """[...] in place, block by block: x (1 + erf(x/sqrt(2)))/2, erf by a hyperbolic tangent, which takes the fewest passes."""
+    """[...] in place, block by block: x Phi(x), Phi(x) = (1 + tanh t)/2 = 1/(1 + exp(-2 t)), which takes the fewest passes."""
     flat = x.reshape(-1)
     for start in range(0, flat.size, BLOCK):
         block = flat[start : start + BLOCK]
-        inner, square, angle = (memory.room(name, block.size) for name in ("inner", "square", "angle"))
-        np.clip(block, -coefficients.ERF_END, coefficients.ERF_END, out=inner)
-        np.multiply(inner, inner, out=square)
-        polynomial(square, coefficients.ERF_TANH, angle)
-        angle *= inner
-        np.tanh(angle, out=angle)
-        angle += np.float32(1.0)
-        angle *= np.float32(0.5)
-        block *= angle
+        square, power = (memory.room(name, block.size) for name in ("square", "power"))
+        with np.errstate(over="ignore", under="ignore"):  # far out the power is infinite, and its exponential infinity or 0
+            np.multiply(block, block, out=square)
+            polynomial(square, MINUS_TWICE_TANH, power)
+            power *= block
+            np.exp(power, out=power)
+        power += np.float32(1.0)
+        block /= power
 
 
 def polynomial(x: Floats, values: tuple[float, ...], out: Floats) -> None:
@@ -76,7 +76,7 @@ def norm(step: Step, memory: Memory) -> Run:
 
 def linear(step: Step, memory: Memory) -> Run:
     """A product, and what comes at its end, of rows as they lie or as they are gathered."""
-    matrix, bias, gain = weight(step.fields["weight"]).T, weight(step.fields["bias"]), weight(step.fields["gain"])
+    matrix, bias, gain = memory.products.matrix(step.fields["weight"]), weight(step.fields["bias"]), weight(step.fields["gain"])
     rows, target, end = read_rows(step, memory), memory.view(step.target), step.fields["end"]
     adding = end == "add"
 

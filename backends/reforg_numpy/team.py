@@ -1,9 +1,10 @@
 """Threads that stay: woken for a task that all of them share, and asleep between tasks."""
 
 import os
+from _thread import start_new_thread
 from collections.abc import Callable
 from queue import SimpleQueue
-from threading import Lock, Thread
+from threading import Lock
 
 Task = Callable[[int], None]
 
@@ -83,10 +84,10 @@ class Team:
             raise interruption
 
     def _hire(self) -> None:
+        """By what `threading.Thread.start` calls: that one also waits, and makes a RuntimeError of an interruption meanwhile."""
         inbox: SimpleQueue[Job] = SimpleQueue()
-        number = len(self._inboxes)
-        Thread(target=_serve, args=(number, inbox), name=f"reforg-{number}", daemon=True).start()
-        self._inboxes.append(inbox)
+        start_new_thread(_serve, (len(self._inboxes), inbox))
+        self._inboxes.append(inbox)  # last: an interruption before it leaves a thread that is never asked
 
 
 def _serve(number: int, inbox: "SimpleQueue[Job]") -> None:
