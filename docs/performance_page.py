@@ -172,8 +172,8 @@ def peak_gflops(found: Found) -> float:
 
 
 def floor_ms(told: Found, peak: float) -> float:
-    """Of a batch whose multiply-accumulates all run at a peak."""
-    return float(told["floor_ms"] * told["peak_gflops"] / peak)
+    """Of a batch, if the multiply-accumulates of all steps that are run did so at a peak."""
+    return sum(2e3 * part["gmacs"] / peak for part in told["parts"] if part["gmacs"])
 
 
 def above(told: Found, peak: float) -> dict[str, float]:

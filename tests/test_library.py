@@ -1,8 +1,8 @@
 """Compiled kernels, kept from one process to the next: whole or not at all, for this processor and these sources only."""
 
+import ast
 import errno
 import os
-import re
 import subprocess
 import sys
 from hashlib import sha256
@@ -30,7 +30,7 @@ def test_the_first_process_says_what_it_is_doing_and_the_next_has_no_need_of_num
     surroundings = {"REFORG_CACHE": str(tmp_path / "made"), "NUMBA_OPT": "0"}  # compiles in half the time
     said, _ = started(**surroundings)
     assert said.count("\n") == 1
-    assert "compiling kernels for this processor, which takes some seconds, once" in said
+    assert "compiling kernels for this processor, which takes up to a minute, once" in said
     said, printed = started(START + "; import sys; print('numba' in sys.modules)", **surroundings)
     assert (said, printed) == ("", "False\n")
     assert len(list((tmp_path / "made").iterdir())) == 1, "nothing temporary is left"
@@ -88,7 +88,7 @@ def test_where_nothing_can_be_kept_a_process_says_so_and_goes_on(tmp_path, compi
     assert library.compiled(place / "kernels") == b"code"
     assert compiler == [library.NAME]
     assert capsys.readouterr().err == (
-        f"reforg: compiling kernels for this processor, which takes some seconds, at every start, as {place} cannot be written"
+        f"reforg: compiling kernels for this processor, which takes up to a minute, at every start, as {place} cannot be written"
         " (REFORG_CACHE names another)\n"
     )
 
@@ -209,15 +209,30 @@ def test_a_compiler_that_is_told_otherwise_makes_other_kernels(monkeypatch):
     assert library.key() != before
 
 
-KERNELS = Path(library.__file__).parent / "kernels"
-READ_BY_KERNELS = {
-    name for path in KERNELS.glob("*.py") for name in re.findall(r"(?m)^from reforg_numpy\.(\w+) import", path.read_text())
-}
-SOURCES = sorted(f"{name}.py" for name in READ_BY_KERNELS | {"library", "coefficients", "tile", "work", "entry"})
+BACKENDS = Path(library.__file__).parents[1]
 
 
-@pytest.mark.parametrize("changed", SOURCES)
+def imported(path):
+    """The backend's modules that a module imports."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("reforg_numpy"):
+            place = BACKENDS.joinpath(*node.module.split("."))
+            for alias in node.names:
+                module = place / f"{alias.name}.py"
+                yield module if module.exists() else place.with_suffix(".py")
+
+
+def with_all_imported(*paths):
+    """Modules, those that they import, and so on."""
+    more = {module for path in paths for module in imported(path)} - set(paths)
+    return with_all_imported(*paths, *more) if more else paths
+
+
+SOURCES = with_all_imported(Path(library.__file__).parent / "kernels" / "entry.py")
+
+
+@pytest.mark.parametrize("changed", [Path(library.__file__), *SOURCES], ids=lambda path: path.name)
 def test_other_sources_have_other_kernels(monkeypatch, changed):
     before, read = library.key(), Path.read_bytes
-    monkeypatch.setattr(library.Path, "read_bytes", lambda path: read(path) + (b"#" if path.name == changed else b""))
+    monkeypatch.setattr(library.Path, "read_bytes", lambda path: read(path) + (b"#" if path == changed else b""))
     assert library.key() != before

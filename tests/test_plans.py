@@ -40,7 +40,7 @@ needs_numba = pytest.mark.skipif(not NUMBA, reason="numba is not installed")
 ENGINES = [pytest.param("numba", marks=needs_numba), "numpy"]
 SMALL = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 3, "num_heads": 2, "num_classes": 5}
 WIDE = {"img_size": 32, "patch_size": 8, "embed_dim": 128, "depth": 3, "num_heads": 2, "num_classes": 70}
-CROWDED = WIDE | {"embed_dim": 256, "num_heads": 4}  # see reforg_numpy.program.CROWDED
+CROWDED = WIDE | {"embed_dim": 256, "num_heads": 4}  # see reforg_numpy.matrices.CROWDED
 STAGES = {"embed_dims": (8, 16, 24, 32), "depths": (1,) * 4, "num_heads": (2, 2, 4, 4), "mlp_ratios": (2,) * 4, "num_classes": 5}
 CASES = {  # name, settings, height and width
     "vit": ("vit_tiny_patch16_224", SMALL, (32, 32)),
@@ -459,6 +459,25 @@ def test_an_interruption_waits_until_all_shares_are_done_whenever_it_comes(reaso
         signal.signal(signal.SIGALRM, before)
         gc.enable()
     assert 3 in seen
+
+
+@pytest.mark.parametrize("started", [False, True])
+def test_an_interruption_while_a_thread_is_started_stays_one_and_the_team_goes_on(started, monkeypatch):
+    from reforg_numpy import team
+
+    start, crew, seen = team.start_new_thread, team.Team(), []
+
+    def interrupted(*arguments):
+        if started:
+            start(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(team, "start_new_thread", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        crew.run(2, seen.append)
+    monkeypatch.undo()
+    crew.run(2, seen.append)
+    assert sorted(seen) == [0, 1]
 
 
 def test_a_task_that_its_caller_was_torn_from_ends_before_the_next_begins():

@@ -16,7 +16,7 @@ ERF_TANH = (
     0.7978846360087216, 0.03633435028763912, -3.391298740061218e-05, -5.478127616031394e-05, 3.873025283946999e-06,
     -1.2525857196813415e-07, 1.5674585305314569e-09,
 )  # fmt: skip
-"""p of erf(x/sqrt(2)) = tanh(x p(x^2)) for |x| <= ERF_END; relative error 1.1e-7."""
+"""p of erf(x/sqrt(2)) = tanh(x p(x^2)) for |x| <= ERF_END, relative error 1.1e-7; beyond, x p(x^2) grows on, and so to 1."""
 
 ERF_END = 5.6
 """Beyond it erf(x/sqrt(2)) rounds to 1, and the quotient at it, times x, passes 1, as does the hyperbolic tangent."""

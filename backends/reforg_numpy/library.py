@@ -77,7 +77,7 @@ def compiled(path: Path | None) -> bytes:
     """Compile, and keep it there for the next process; where that cannot be, say so."""
     why = "no folder for them is known" if path is None else obstacle(path.parent)
     often = f"at every start, as {why} (REFORG_CACHE names another)" if why else "once"
-    say(f"compiling kernels for this processor, which takes some seconds, {often}")
+    say(f"compiling kernels for this processor, which takes up to a minute, {often}")
     from reforg_numpy.kernels.entry import object_code
 
     code = object_code(NAME, machine())

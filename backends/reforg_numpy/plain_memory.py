@@ -1,6 +1,5 @@
 """What steps by NumPy's calls stand on: a program's memory, rooms for what arises within a step, and weights as they are read."""
 
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -20,16 +19,14 @@ class Products:
     """
 
     def __init__(self) -> None:
-        self._made: dict[tuple[int, str], tuple[Any, Floats]] = {}
-        self._lock = Lock()
+        self._made: dict[tuple[int | str, str], tuple[Any, Floats]] = {}
 
     def matrix(self, packed: Packed) -> Floats:
         """Of [O, K], or of the windows of "planes" or "pixels"; a part of the rows is a view of the whole."""
-        key = id(packed.array), packed.kind
-        with self._lock:
-            if key not in self._made:
-                self._made[key] = packed.array, _transposed(packed)  # kept, so that its id stays its own
-            whole = self._made[key][1]
+        key = packed.name or id(packed.array), packed.kind
+        if key not in self._made:  # no lock, which a fork could leave held: at worst two threads make it, and one's is kept
+            self._made.setdefault(key, (packed.array, _transposed(packed)))  # the array too, so that its id stays its own
+        whole = self._made[key][1]
         return whole if packed.part is None else whole[:, slice(*packed.part)]
 
 

@@ -84,7 +84,7 @@ class Team:
             raise interruption
 
     def _hire(self) -> None:
-        """By what `threading.Thread.start` calls: that one also waits, and makes a RuntimeError of an interruption meanwhile."""
+        """Not by `threading.Thread`: its `start` waits, and makes a RuntimeError of an interruption meanwhile."""
         inbox: SimpleQueue[Job] = SimpleQueue()
         start_new_thread(_serve, (len(self._inboxes), inbox))
         self._inboxes.append(inbox)  # last: an interruption before it leaves a thread that is never asked
