@@ -9,8 +9,8 @@ from bench import row
 from evidence import placed
 
 from reforg import cost
+from reforg.catalog.names import build_config
 from reforg.files import replacing
-from reforg.names import build_config
 
 PAGE = Path(__file__).parent / "performance.md"
 PICTURE = Path(__file__).parent / "images" / "growth.svg"

@@ -17,7 +17,7 @@ from PIL import Image
 from rich.console import Console
 from rich.text import Text
 
-from reforg import embedded
+from reforg.models import embedded
 
 IMAGES = Path(__file__).parent / "images"
 WIDTH = 92

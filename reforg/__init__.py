@@ -12,25 +12,26 @@ from reforg.errors import (
     ShapeError,
     WeightsError,
 )  # fmt: skip
+from reforg.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from reforg.catalog.names import list_models
     from reforg.costs import Cost, cost
-    from reforg.creation import create_model
-    from reforg.images import preprocess
-    from reforg.loading import load_weights, save_weights
-    from reforg.models import Model
-    from reforg.names import list_models
-    from reforg.preprocessing import Preprocessing
-    from reforg.simulation import simulate
+    from reforg.images.prepare import preprocess
+    from reforg.images.preprocessing import Preprocessing
+    from reforg.models.creation import create_model
+    from reforg.models.model import Model
     from reforg.tokens import TokenMap, token_map
-    from reforg.verification import Difference, Report, verify
+    from reforg.verification.error_model.simulation import simulate
+    from reforg.verification.report import Difference, Report
+    from reforg.verification.verifier import verify
+    from reforg.weights.loading import load_weights, save_weights
 
-__version__ = "0.1.0"
 _LAZY = {
-    "Cost": "costs", "cost": "costs", "Model": "models", "create_model": "creation", "list_models": "names",
-    "TokenMap": "tokens", "token_map": "tokens", "load_weights": "loading",
-    "save_weights": "loading", "preprocess": "images", "Preprocessing": "preprocessing", "verify": "verification",
-    "Difference": "verification", "Report": "verification", "simulate": "simulation",
+    "Cost": "costs", "cost": "costs", "Model": "models.model", "create_model": "models.creation", "list_models": "catalog.names",
+    "TokenMap": "tokens", "token_map": "tokens", "load_weights": "weights.loading", "save_weights": "weights.loading",
+    "preprocess": "images.prepare", "Preprocessing": "images.preprocessing", "verify": "verification.verifier",
+    "Difference": "verification.report", "Report": "verification.report", "simulate": "verification.error_model.simulation",
 }  # fmt: skip
 __all__ = [
     "BackendError", "ConfigError", "Cost", "Difference", "DtypeError", "ImageError", "Model", "Preprocessing", "ReforgError",

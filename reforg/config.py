@@ -6,9 +6,11 @@ from dataclasses import dataclass, fields
 from numbers import Real
 from typing import Any
 
-from reforg.errors import ConfigError
+from reforg.errors import BackendError, ConfigError, nearest
 
 Size = int | tuple[int, int]
+ITEM_BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}  # of the dtypes in which a model computes
+DTYPES = tuple(ITEM_BYTES)
 LARGEST_COUNT, LARGEST_DEPTH = 2**24, 2**10  # what may be asked for, before anything is computed from it
 
 
@@ -253,6 +255,12 @@ def _check_stage(stage: int, width: int, heads: int, ratio: int) -> None:
             f"stage {stage}: a reduction gives half of the heads half of the ratio, so both must be even; "
             f"got sr_ratios {ratio}, num_heads {heads}"
         )
+
+
+def check_dtype(dtype: Any) -> None:
+    """BackendError for what is no dtype of a model."""
+    if not isinstance(dtype, str) or dtype not in DTYPES:
+        raise BackendError(f"there is no dtype {dtype!r}{nearest(str(dtype), DTYPES)} (known: {', '.join(DTYPES)})")
 
 
 def check_count(name: str, value: Any, least: int, most: int = LARGEST_COUNT) -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 import reforg
-from reforg import demo, embedded
+from reforg.demo import demonstration as demo
+from reforg.models import embedded
 
 WANTED = {"evit_fmnist": 8473, "deit3_fmnist": 8350, "shunted_fmnist": 8974}
 

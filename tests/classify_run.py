@@ -28,8 +28,7 @@ import numpy as np
 from PIL import Image
 
 import reforg
-from reforg.classification import Classifier
-from reforg.classification.pipeline import labels_of
+from reforg.models.answers import Classifier, labels_of
 
 GOAL = 0.9  # of the slower part's rate
 ROUND = 256  # images that each of the three does before the next takes its turn

@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 
 PROGRAMS = {
-    "reforg": ("import reforg.loading", "reforg.load_weights({path!r})", "float(value.max())"),
+    "reforg": ("import reforg.weights.loading", "reforg.load_weights({path!r})", "float(value.max())"),
     "torch": ("import torch", "torch.load({path!r}, weights_only=True)['model']", "float(value.max())"),
 }
 MEASURE = """
@@ -40,7 +40,7 @@ print(json.dumps({{"load ms": 1e3 * (loaded - before), "start ms": 1e3 * (import
 ENVIRONMENT = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
 WRITE = """
 import sys, torch
-from reforg.names import build_config
+from reforg.catalog.names import build_config
 from reforg.parameters import shapes
 model = {name: torch.randn(shape) for name, shape in shapes(build_config("deit_small_patch16_224")).items()}
 moments = {number: {"step": torch.tensor(1.0), "exp_avg": value.clone(), "exp_avg_sq": value.clone()}

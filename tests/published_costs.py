@@ -13,8 +13,8 @@ from functools import cache, cached_property
 from math import prod
 
 import reforg
+from reforg.catalog.names import build_config
 from reforg.costs import Cost, Layer
-from reforg.names import build_config
 from reforg.parameters import shapes
 
 

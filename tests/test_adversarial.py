@@ -21,12 +21,13 @@ import pytest
 
 import reforg
 import reforg_golden
-from reforg import create_model, evit, shunted, synthetic, vit
-from reforg.backend import load
-from reforg.names import build_config
+from reforg import create_model, evit, shunted, vit
+from reforg.catalog import synthetic
+from reforg.catalog.names import build_config
+from reforg.catalog.synthetic import uniform
+from reforg.models.backend import load
 from reforg.ops import REFERENCE, Network, Recorder
 from reforg.parameters import shapes
-from reforg.synthetic import uniform
 
 FRAMEWORKS = {"numpy": "numpy", "torch": "torch", "jax": "jax"}
 BACKENDS = [name for name, module in FRAMEWORKS.items() if importlib.util.find_spec(module)]

@@ -15,10 +15,10 @@ import pytest
 
 import reforg
 from reforg import create_model
-from reforg.backend import Ops, installed, load
+from reforg.catalog.synthetic import images as synthetic_images
+from reforg.catalog.synthetic import uniform
+from reforg.models.backend import Ops, installed, load
 from reforg.ops import REFERENCE, pieces, record
-from reforg.synthetic import images as synthetic_images
-from reforg.synthetic import uniform
 
 FRAMEWORKS = {"numpy": "numpy", "torch": "torch", "jax": "jax", "cupy": "cupy"}
 MARKS = {"cupy": [pytest.mark.gpu]}

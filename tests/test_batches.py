@@ -15,8 +15,8 @@ import threadpoolctl
 
 import reforg
 from reforg import shunted, vit
+from reforg.catalog.synthetic import images
 from reforg.errors import ShapeError
-from reforg.synthetic import images
 from reforg_numpy import batches
 
 WIDE = batches.CACHED  # bytes an image, so that every image is a part of its own

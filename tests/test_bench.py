@@ -21,7 +21,7 @@ from PIL import Image
 from sentences import says
 
 import reforg
-from reforg import backend, cli, create_model, synthetic
+from reforg import cli, create_model
 from reforg.bench import breakdown, contest, plot, report
 from reforg.bench.contest import Entrant, Outcome, Result
 from reforg.bench.material import Material
@@ -29,9 +29,11 @@ from reforg.bench.peers import installed, load
 from reforg.bench.process import Worker
 from reforg.bench.request import Case, Contestant, Request
 from reforg.bench.statistics import Spread, Turn, rates, ratios, spread
+from reforg.catalog import synthetic
 from reforg.cli.complete import peers
 from reforg.costs import cost
 from reforg.errors import BackendError
+from reforg.models import backend
 from reforg.ops import REFERENCE, pieces
 from reforg.ops.record import operations
 

@@ -15,11 +15,11 @@ from safetensors.numpy import save_file
 from sentences import says
 
 import reforg
-from reforg import synthetic
-from reforg.verification import candidates
-from reforg.verification.candidates import recorded
-from reforg.verification.precision import precision_of
-from reforg.verification.renaming import renamed
+from reforg.catalog import synthetic
+from reforg.verification.candidate import recording as candidates
+from reforg.verification.candidate.recording import recorded
+from reforg.verification.candidate.renaming import renamed
+from reforg.verification.error_model.precision import precision_of
 
 FLOAT32 = precision_of("float32")
 KNOWN = (
@@ -488,8 +488,8 @@ class TestRecorders:
     def test_no_framework_is_imported_for_it(self):
         code = (
             "import sys, numpy, reforg\n"
-            "from reforg.verification.candidates import recorded\n"
-            "from reforg.verification.precision import precision_of\n"
+            "from reforg.verification.candidate.recording import recorded\n"
+            "from reforg.verification.error_model.precision import precision_of\n"
             "model = reforg.create_model('evit_fmnist')\n"
             "images = numpy.zeros((1, 1, 28, 28))\n"
             "recorded(lambda images: images, model, images, precision_of('float32'), None, ['logits'])\n"

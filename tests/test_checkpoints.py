@@ -12,10 +12,10 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 import reforg
-from reforg import checkpoints, containers, contents
-from reforg.checkpoints import Stub
-from reforg.checkpoints.imports import is_data, named
 from reforg.errors import WeightsError
+from reforg.weights import checkpoints, containers, contents
+from reforg.weights.checkpoints import Stub
+from reforg.weights.checkpoints.imports import is_data, named
 
 FILES = Path(__file__).parent / "files"
 EXPECTED = FILES / "expected.safetensors"
@@ -89,7 +89,8 @@ for name in {NAMES!r}:
 assert not {{'torch', 'pickle', 'argparse'}} & set(sys.modules), sorted(sys.modules)
 """
     # pickle and argparse may come with NumPy or its helpers, so only what was not there before counts
-    code = code.replace("import sys, reforg", "import sys, reforg, reforg.weights, numpy, ml_dtypes\nbefore = set(sys.modules)")
+    loaded = "import sys, reforg, reforg.weights.fitting, numpy, ml_dtypes\nbefore = set(sys.modules)"
+    code = code.replace("import sys, reforg", loaded)
     code = code.replace("set(sys.modules), sorted", "(set(sys.modules) - before), sorted")
     subprocess.run([sys.executable, "-c", code], check=True)
 

@@ -18,9 +18,13 @@ from PIL import Image
 from sentences import says
 
 import reforg
-from reforg import cli, embedded
-from reforg.classification import answers, inputs, outputs, pipeline
+from reforg import cli
+from reforg.classification import outputs
 from reforg.classification.journal import opened
+from reforg.images import inputs
+from reforg.models import answers as pipeline
+from reforg.models import embedded
+from reforg.models.answers import answers
 
 MODEL = ("--model", "evit_fmnist")
 JOURNAL = ".out.jsonl.unfinished"

@@ -14,8 +14,11 @@ from safetensors import safe_open
 from sentences import says
 
 import reforg
-from reforg import cli, demo, embedded, picture
-from reforg.convert import convert
+from reforg import cli
+from reforg.demo import demonstration as demo
+from reforg.demo import picture
+from reforg.models import embedded
+from reforg.weights.convert import convert
 
 ARCHIVE = Path(__file__).parent / "files" / "archive.pth"
 ENVIRONMENT = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "FORCE_COLOR")}

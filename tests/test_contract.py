@@ -499,7 +499,7 @@ def declare(monkeypatch, tmp_path, name, source):
     (tmp_path / f"{module}.py").write_text(source, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, module, raising=False)
-    monkeypatch.setattr("reforg.backend.entry_points", lambda group: [EntryPoint(name, module, group)])
+    monkeypatch.setattr("reforg.models.backend.entry_points", lambda group: [EntryPoint(name, module, group)])
 
 
 def test_a_backend_whose_framework_is_missing(monkeypatch, tmp_path):
@@ -524,7 +524,7 @@ def test_a_backend_whose_framework_does_not_load(monkeypatch, tmp_path):
 
 
 def test_no_backend_at_all(monkeypatch):
-    monkeypatch.setattr("reforg.backend.entry_points", lambda group: [])
+    monkeypatch.setattr("reforg.models.backend.entry_points", lambda group: [])
     with pytest.raises(BackendError, match=r"^there is no backend 'numpy' \(installed: none\)$"):
         vit()
 

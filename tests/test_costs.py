@@ -11,13 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import reforg
-from reforg.checkpoints.dtypes import dtype_of
-from reforg.config import VitConfig
+from reforg.catalog.names import build_config
+from reforg.config import DTYPES, ITEM_BYTES, VitConfig
 from reforg.costs import booked
-from reforg.dtypes import DTYPES, ITEM_BYTES
 from reforg.errors import BackendError
-from reforg.names import build_config
 from reforg.parameters import shapes
+from reforg.weights.checkpoints.dtypes import dtype_of
 
 VIT = {"img_size": 16, "patch_size": 4, "embed_dim": 8, "depth": 3, "num_heads": 2, "num_classes": 3, "mlp_ratio": 2.5}
 HMLP = {"stem": "hmlp", "patch_size": 16, "img_size": 48}

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import reforg
+from reforg.demo.picture import check_target
 from reforg.errors import ConfigError, ImageError, WeightsError
 from reforg.files import check_place, replacing
-from reforg.picture import check_target
 
 ENDINGS = (".csv", ".json")
 

@@ -10,9 +10,11 @@ from safetensors.numpy import load
 
 import reforg
 import reforg_golden
-from reforg import embedded, shunted, synthetic, vit
+from reforg import shunted, vit
+from reforg.catalog import synthetic
+from reforg.catalog.names import build_config
 from reforg.config import VitConfig
-from reforg.names import build_config
+from reforg.models import embedded
 from reforg.ops import REFERENCE, Recorder
 from reforg.parameters import shapes
 

@@ -13,7 +13,7 @@ import pytest
 
 import reforg
 import reforg_golden
-from reforg import synthetic
+from reforg.catalog import synthetic
 
 CASES = {case.id: case for case in reforg_golden.cases() if case.entry["weights"] != "embedded"}
 KERNELS = Path(__file__).parents[1] / "backends" / "reforg_cupy" / "kernels.py"

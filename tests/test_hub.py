@@ -15,12 +15,15 @@ import pytest
 from safetensors.numpy import load_file, save
 
 import reforg
-from reforg import hub, parameters, preprocessing, sources, synthetic
-from reforg.hub.files import SHARDS
-from reforg.hub.repository import _differing
-from reforg.hub.timm import of_timm
-from reforg.hub.transformers import _ratio
-from reforg.names import build_config, list_models, timm_tags
+from reforg import parameters
+from reforg.catalog import sources, synthetic
+from reforg.catalog.names import build_config, list_models, timm_tags
+from reforg.images import preprocessing
+from reforg.weights import hub
+from reforg.weights.hub.files import SHARDS
+from reforg.weights.hub.repository import _differing
+from reforg.weights.hub.timm import of_timm
+from reforg.weights.hub.transformers import _ratio
 
 huggingface_hub = pytest.importorskip(
     "huggingface_hub", reason="needs huggingface-hub, which the extras 'hub' and 'test' bring", exc_type=ImportError
@@ -194,7 +197,7 @@ class TestFiles:
         """HF_HOME and HF_HUB_OFFLINE as a user sets them, in a process of its own; nothing is printed beside the answer."""
         store(tmp_path / "hub", files_of(VIT, model__safetensors=b"w", preprocessor_config__json=b"{}"))
         code = (
-            "import sys, reforg.hub as hub; assert 'huggingface_hub' not in sys.modules;"
+            "import sys, reforg.weights.hub as hub; assert 'huggingface_hub' not in sys.modules;"
             "print(hub.fetch('hf-hub:owner/name').name)\n"
             "try: hub.fetch('hf-hub:owner/other')\nexcept Exception as error: print(error)"
         )

@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageFile
 
 import reforg
-from reforg import embedded, formats, images
-from reforg.preprocessing import Preprocessing
-from reforg.transforms import normalised, transformed
+from reforg.images import decode as formats
+from reforg.images import prepare as images
+from reforg.images.preprocessing import Preprocessing
+from reforg.images.transforms import normalised, transformed
+from reforg.models import embedded
 
 SUFFIXES = ["jpg", "png", "webp", "tif", "gif", "bmp", "ppm", *(["avif"] if "AVIF" in Image.OPEN else [])]
 NAME = "deit_tiny_patch16_224"

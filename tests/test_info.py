@@ -10,11 +10,13 @@ from dataclasses import asdict
 import pytest
 
 import reforg
-from reforg import cli, environment, published
+from reforg import cli
+from reforg.catalog import published
+from reforg.catalog.names import build_config
 from reforg.cli.complete import backends, dtypes, model_names
 from reforg.cli.settings import parsed, value_of
 from reforg.errors import ConfigError
-from reforg.names import build_config
+from reforg.models import environment
 
 
 def typed(capsys, *arguments):

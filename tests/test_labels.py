@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import reforg
-from reforg import labels
+from reforg.catalog import labels
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from reforg import create_model
+from reforg.catalog.synthetic import images as synthetic_images
 from reforg.config import ShuntedConfig, VitConfig
-from reforg.synthetic import images as synthetic_images
 
 pytest.importorskip("torch", reason="the torch peer needs torch")
 from reforg_torch import peer

@@ -26,9 +26,9 @@ from stepwise import everything
 from test_golden import rms
 
 from reforg import create_model
+from reforg.catalog.synthetic import images as synthetic_images
 from reforg.errors import BackendError, ConfigError
 from reforg.ops import REFERENCE
-from reforg.synthetic import images as synthetic_images
 from reforg_numpy import plain_memory, plain_steps, planning
 from reforg_numpy.matrices import Layout, Packed
 from reforg_numpy.plain_memory import Memory, Products
@@ -575,7 +575,7 @@ def test_a_way_that_does_not_exist_is_refused(word):
 
 
 def test_another_backend_has_other_ways():
-    from reforg.backend import check_ops
+    from reforg.models.backend import check_ops
 
     class Plain:
         name = "plain"

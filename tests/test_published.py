@@ -7,8 +7,8 @@ from importlib import resources
 import pytest
 
 import reforg
-from reforg.names import aliases, build_config, timm_tags
-from reforg.published import UNPUBLISHED, Published, accuracy, where
+from reforg.catalog.names import aliases, build_config, timm_tags
+from reforg.catalog.published import UNPUBLISHED, Published, accuracy, where
 
 DATA = json.loads((resources.files("reforg") / "data" / "published.json").read_text(encoding="utf-8"))
 FIGURES = [(name, figure.get("config", {}), value) for figure in DATA["figures"] for name, value in figure["accuracy"].items()]

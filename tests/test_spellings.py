@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 import reforg
-from reforg import synthetic
+from reforg.catalog import synthetic
+from reforg.catalog.names import build_config, list_models
 from reforg.errors import WeightsError
-from reforg.mismatch import guessed
-from reforg.names import build_config, list_models
 from reforg.parameters import shapes
-from reforg.spelling_tables import SOURCES
-from reforg.spellings import official, spelled
+from reforg.weights.mismatch import guessed
+from reforg.weights.spelling_tables import SOURCES
+from reforg.weights.spellings import official, spelled
 
 TINY = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 3, "num_classes": 5}
 SHUNTED = {

@@ -14,8 +14,10 @@ from safetensors.numpy import load_file
 from sentences import says
 
 import reforg
-from reforg import cli, embedded, synthetic
-from reforg.verification import pictures
+from reforg import cli
+from reforg.catalog import synthetic
+from reforg.models import embedded
+from reforg.verification.candidate import pictures
 
 MODEL = ("--model", "evit_fmnist")
 MICRO = (

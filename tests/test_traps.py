@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 import reforg
-from reforg import evit, synthetic, vit
+from reforg import evit, vit
+from reforg.catalog import synthetic
+from reforg.catalog.names import build_config
 from reforg.config import ShuntedConfig
 from reforg.errors import ConfigError
-from reforg.names import build_config
 from reforg.ops import REFERENCE, Network, gelu, rank, resize
 
 TINY = {"img_size": 16, "patch_size": 4, "num_classes": 5, "embed_dim": 12, "depth": 3, "num_heads": 3}

@@ -5,7 +5,7 @@ import pytest
 
 import reforg
 import reforg_golden
-from reforg import synthetic
+from reforg.catalog import synthetic
 from reforg.errors import ConfigError, DtypeError, ShapeError
 
 MICRO = {"img_size": 24, "patch_size": 4, "num_classes": 10, "embed_dim": 24, "num_heads": 3}

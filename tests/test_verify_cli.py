@@ -13,8 +13,9 @@ from safetensors.numpy import save_file
 from sentences import says
 
 import reforg
-from reforg import cli, embedded
-from reforg.verification.precision import PRECISIONS
+from reforg import cli
+from reforg.models import embedded
+from reforg.verification.error_model.precision import PRECISIONS
 
 MODEL = ("--model", "evit_fmnist")
 GIVEN = (*MODEL, "--images", "images.npy")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import reforg
-from reforg import synthetic
+from reforg.catalog import synthetic
 
 HEADS, GRID = 3, (6, 5)
 

@@ -12,11 +12,12 @@ import pytest
 
 import reforg
 from reforg.errors import BackendError, ConfigError
-from reforg.verification import onnx_files, onnx_session
-from reforg.verification.layouts import fitted
-from reforg.verification.onnx_graph import Graph, Node
-from reforg.verification.onnx_layers import module_path
-from reforg.verification.onnx_norms import Norm, norms_of
+from reforg.verification.candidate.onnx import files as onnx_files
+from reforg.verification.candidate.onnx import session as onnx_session
+from reforg.verification.candidate.onnx.graph import Graph, Node
+from reforg.verification.candidate.onnx.layers import module_path
+from reforg.verification.candidate.onnx.norms import Norm, norms_of
+from reforg.verification.error_model.layouts import fitted
 
 torch = pytest.importorskip("torch", reason="torch exports the files")
 onnx = pytest.importorskip("onnx", reason="reads the files")

@@ -21,14 +21,15 @@ from sample_reports import SAMPLES, deep, fault, flipped, hostile, passing, reor
 
 from reforg.cli.tables import show
 from reforg.errors import ConfigError
-from reforg.verification import page_chart, page_map
-from reforg.verification.documents import as_dict, write_html, write_json
-from reforg.verification.page import page
-from reforg.verification.page_chart import MOST, Column, Group, Scale, packed
 from reforg.verification.report import DIVERGES, Difference, ErrorMap, Report, Selection
-from reforg.verification.screen import shown
-from reforg.verification.text import told
-from reforg.verification.wording import closest, kind_of, parts, place, share, times
+from reforg.verification.show.documents import as_dict, write_html, write_json
+from reforg.verification.show.page import chart as page_chart
+from reforg.verification.show.page import map as page_map
+from reforg.verification.show.page.chart import MOST, Column, Group, Scale, packed
+from reforg.verification.show.page.page import page
+from reforg.verification.show.screen import shown
+from reforg.verification.show.text import told
+from reforg.verification.show.wording import closest, kind_of, parts, place, share, times
 
 every_sample = pytest.mark.parametrize("sample", SAMPLES)
 SCHEMA = json.loads(resources.files("reforg").joinpath("data", "verify.schema.json").read_text(encoding="utf-8"))

@@ -9,7 +9,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import reforg
-from reforg import embedded, synthetic
+from reforg.catalog import synthetic
+from reforg.models import embedded
 
 VIT = {"img_size": 16, "patch_size": 8, "embed_dim": 8, "depth": 2, "num_heads": 2, "num_classes": 3}
 IMAGES = synthetic.images((2, 3, 16, 16), 1)

@@ -1,4 +1,7 @@
-"""Records what every module of a torch model puts out, under its path; `reforg.verification.candidates` says what a recorder is."""
+"""Records what every module of a torch model puts out, under its path.
+
+`reforg.verification.candidate.recording` says what a recorder is.
+"""
 
 import re
 from collections.abc import Iterator, Mapping

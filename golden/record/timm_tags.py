@@ -1,4 +1,6 @@
-"""Write reforg/timm_tags.json: what timm's tags say about classes and preprocessing, for every name that reforg shares with timm.
+"""Write reforg/catalog/timm_tags.json: what timm's tags say about classes and preprocessing.
+
+For every name that reforg shares with timm.
 
     python golden/record/timm_tags.py        (needs timm; never imports reforg)
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from reforg.costs import cost
-from reforg.models import Model
+from reforg.models.model import Model
 from reforg.ops import Ops, bodies
 from reforg.ops.record import operations
 

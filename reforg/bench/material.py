@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from reforg import synthetic
 from reforg.bench.request import Case
+from reforg.catalog import synthetic
 from reforg.config import Config
 from reforg.errors import BackendError
-from reforg.loading import save_weights
 from reforg.parameters import shapes
+from reforg.weights.loading import save_weights
 
 
 class Material:

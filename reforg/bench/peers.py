@@ -6,8 +6,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from reforg import backend
 from reforg.config import Config
+from reforg.models import backend
 
 GROUP = "reforg.peers"
 UNASKED = ("torch",)  # who takes part where nobody is asked for; the others take many seconds to compile or to export a model

@@ -35,11 +35,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from reforg import environment
 from reforg.bench.contest import Entrant, Outcome, Result
 from reforg.bench.request import Case
 from reforg.bench.statistics import Spread, rates, ratios, spread
 from reforg.costs import cost
+from reforg.models import environment
 
 SCHEMA = 1
 SLOWING = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")  # they choose NumPy's kernels and their blocks, for better or worse

@@ -5,13 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from reforg.backend import installed, load, named
 from reforg.bench import peers
-from reforg.config import Config
+from reforg.catalog.names import build_config
+from reforg.config import Config, check_dtype
 from reforg.costs import cost
-from reforg.dtypes import check_dtype
 from reforg.errors import ConfigError, nearest
-from reforg.names import build_config
+from reforg.models.backend import installed, load, named
 
 MODELS = ("deit_small_patch16_224", "evit_small_patch16_224", "shunted_s")
 OPS = ("reference", "auto")

@@ -22,8 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from reforg import backend
 from reforg.errors import BackendError, ReforgError
+from reforg.models import backend
 
 Task = dict[str, Any]
 MEGABYTE = 1e6
@@ -85,7 +85,7 @@ def probed(_program: Program | None, task: Task) -> dict[str, Any]:
 
 def _try(peer: Any, dtype: str, task: Task) -> None:
     """BackendError where a peer cannot compute a small model in that dtype on that device."""
-    from reforg import synthetic
+    from reforg.catalog import synthetic
     from reforg.config import VitConfig
     from reforg.parameters import shapes
 
@@ -108,7 +108,7 @@ def prepared(task: Task) -> Program:
 
 
 def _of_reforg(task: Task, images: Any) -> Program:
-    from reforg.creation import create_model
+    from reforg.models.creation import create_model
 
     model = create_model(
         task["model"], task["weights"], task["name"], task["dtype"], task["device"], task["ops"], **task["settings"]
@@ -118,8 +118,8 @@ def _of_reforg(task: Task, images: Any) -> Program:
 
 def _of_peer(task: Task, images: Any) -> Program:
     from reforg.bench.peers import load
-    from reforg.names import build_config
-    from reforg.weights import obtain
+    from reforg.catalog.names import build_config
+    from reforg.weights.fitting import obtain
 
     config = build_config(task["model"], **task["settings"])
     run = load(task["name"]).build(config, obtain(task["weights"], config), task["dtype"], task["device"], task["threads"])

@@ -1,5 +1,4 @@
-"""Images to answers: which images there are, what a model says about each, and how that is written down."""
+"""Many pictures to answers on disk: what was asked (`request`), rows written so that a run can go on where it ended (`journal`).
 
-from reforg.classification.pipeline import Answer, Classifier, answers, predicted
-
-__all__ = ["Answer", "Classifier", "answers", "predicted"]
+May import models and what stands below them; the answers themselves are `reforg.models.answers`. Start with `writing`.
+"""

@@ -8,15 +8,15 @@ from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import reforg
-from reforg import labels
-from reforg.classification.pipeline import BATCH_SIZE, THREADS, Classifier, labels_of
+from reforg.catalog import labels
+from reforg.catalog.sources import is_hub_id, is_synthetic
 from reforg.errors import ConfigError
-from reforg.preprocessing import Preprocessing
-from reforg.sources import is_hub_id, is_synthetic
+from reforg.images.preprocessing import Preprocessing
+from reforg.models.answers import BATCH_SIZE, THREADS, Classifier, labels_of
+from reforg.version import __version__
 
 if TYPE_CHECKING:
-    from reforg.models import Model
+    from reforg.models.model import Model
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Request:
 
     def classifier(self) -> Classifier:
         """The model, made, and all that belongs to it; any mistake is a ReforgError."""
-        from reforg.creation import create_model
+        from reforg.models.creation import create_model
 
         for key in self.settings:
             if key in signature(create_model).parameters:  # which has an option of its own, or none
@@ -54,7 +54,7 @@ class Request:
     def record(self, classifier: Classifier, paths: Sequence[str]) -> dict[str, Any]:
         """Everything that the rows depend on, under the names of the options, as JSON gives it back."""
         asked = {
-            "reforg": reforg.__version__, "--model": self.model, "--weights": _file(self.weights), "--set": self.settings,
+            "reforg": __version__, "--model": self.model, "--weights": _file(self.weights), "--set": self.settings,
             "--preprocess": asdict(classifier.record), "--labels": _digest(classifier.labels), "--top-k": classifier.answered,
             "--backend": self.backend, "--dtype": self.dtype, "--device": self.device, "--batch-size": self.batch_size,
             "--features": self.features, "images": f"{len(paths):,} with sha256 {_digest(paths):.12}",

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from reforg.classification.pipeline import Answer
+from reforg.models.answers import Answer
 
 
 def line(path: str, answer: Answer, features: bool) -> bytes:

@@ -8,11 +8,11 @@ from typing import Any
 
 from reforg.classification.journal import Journal, refusing
 from reforg.classification.outputs import Columns, format_of
-from reforg.classification.pipeline import Classifier
 from reforg.classification.request import difference
 from reforg.classification.rows import line
 from reforg.errors import ConfigError
 from reforg.files import check_place
+from reforg.models.answers import Classifier
 
 
 @dataclass

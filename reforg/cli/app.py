@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-import reforg
-from reforg import environment
 from reforg.cli.tables import tell
 from reforg.errors import ReforgError
+from reforg.models import environment
+from reforg.version import __version__
 
 INTERRUPTED = 130  # what typer makes of Ctrl-C
 
@@ -58,7 +58,7 @@ def _options(
     version: Annotated[bool, typer.Option("--version", help="Print the version and the backends found, and leave.")] = False,
 ) -> None:
     if version:
-        typer.echo(f"reforg {reforg.__version__}")
+        typer.echo(f"reforg {__version__}")
         for name, state in environment.backends().items():
             tell(name, state)
         raise typer.Exit

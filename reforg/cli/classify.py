@@ -14,11 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from reforg.classification import Answer, Classifier
-from reforg.classification.inputs import listed
 from reforg.classification.journal import opened
 from reforg.classification.outputs import Columns, failures
-from reforg.classification.pipeline import BATCH_SIZE, THREADS
 from reforg.classification.request import Request
 from reforg.classification.rows import line
 from reforg.classification.writing import Writing, check_output, check_state
@@ -27,6 +24,8 @@ from reforg.cli.complete import backends, dtypes, model_names
 from reforg.cli.settings import parsed
 from reforg.cli.tables import is_terminal, show
 from reforg.errors import ConfigError, printable
+from reforg.images.inputs import listed
+from reforg.models.answers import BATCH_SIZE, THREADS, Answer, Classifier
 
 
 @app.command(short_help="What a model says about images.")

@@ -1,9 +1,9 @@
 """What a shell offers when the user presses Tab."""
 
 import reforg
-from reforg.backend import installed
 from reforg.bench.peers import GROUP
-from reforg.dtypes import DTYPES
+from reforg.config import DTYPES
+from reforg.models.backend import installed
 
 
 def model_names(incomplete: str) -> list[str]:

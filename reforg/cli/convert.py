@@ -27,7 +27,7 @@ def convert(
     as_json: Annotated[bool, typer.Option("--json", help="Print what was done as JSON.")] = False,
 ) -> None:
     """Read weights of any format, run nothing in them, and write them as safetensors; tell what was left aside."""
-    from reforg.convert import convert as convert_weights
+    from reforg.weights.convert import convert as convert_weights
 
     done = convert_weights(source, output, model, container, spelling)
     if as_json:

@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from reforg import demo as demonstration
 from reforg.cli.app import app
 from reforg.cli.tables import show, steps, table_of
+from reforg.demo import demonstration
 from reforg.errors import printable
 
 

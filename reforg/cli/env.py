@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from reforg import environment
 from reforg.cli.app import app
 from reforg.cli.tables import tell
+from reforg.models import environment
 
 
 @app.command(short_help="What a report of a bug should hold: machine, versions, backends.")

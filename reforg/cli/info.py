@@ -9,14 +9,15 @@ from typing import Annotated, Any
 import typer
 
 import reforg
-from reforg import embedded, labels, published
+from reforg.catalog import labels, published
+from reforg.catalog.names import EMBEDDED, build_config, resolve
 from reforg.cli.app import app
 from reforg.cli.complete import model_names
 from reforg.cli.settings import parsed
 from reforg.cli.tables import WIDTH, show, table_of, tell
 from reforg.costs import Cost
-from reforg.names import EMBEDDED, build_config, resolve
-from reforg.preprocessing import of_name
+from reforg.images.preprocessing import of_name
+from reforg.models import embedded
 
 
 @app.command(short_help="A model's config, parameters, MACs, memory, tokens, preprocessing.")

@@ -6,13 +6,13 @@ from typing import Annotated, Any
 import typer
 
 import reforg
-from reforg import demo as demonstration
-from reforg import published
+from reforg.catalog import published
+from reforg.catalog.names import build_config, registry
 from reforg.cli.app import app
 from reforg.cli.complete import model_names
 from reforg.cli.tables import show, steps, table_of
+from reforg.demo import demonstration
 from reforg.errors import ConfigError, nearest
-from reforg.names import build_config, registry
 
 # What --sort knows: a row's figure, and whether the largest comes first.
 ORDERS = {"name": ("name", False), "params": ("params", False), "macs": ("macs", False), "accuracy": ("accuracy", True)}

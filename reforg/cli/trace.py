@@ -13,9 +13,10 @@ from reforg.cli.complete import backends, dtypes, model_names
 from reforg.cli.settings import parsed
 from reforg.errors import ConfigError, printable
 from reforg.files import check_place
+from reforg.version import __version__
 
 if TYPE_CHECKING:
-    from reforg.models import Model
+    from reforg.models.model import Model
 
 
 @app.command(short_help="Every intermediate of a model, into a file.")
@@ -58,7 +59,7 @@ def trace(
 
 def created(model: str, weights: str | None, settings: Mapping[str, Any], **options: Any) -> "Model":
     """The model that the options of a command line name; any mistake is a ReforgError."""
-    from reforg.creation import create_model
+    from reforg.models.creation import create_model
 
     for key in settings:
         if key in signature(create_model).parameters:  # which has an option of its own, or none
@@ -69,7 +70,7 @@ def created(model: str, weights: str | None, settings: Mapping[str, Any], **opti
 def _traced(model: "Model", images: Sequence[str], names: Sequence[str] | None, batch: int | None) -> dict[str, Any]:
     """Name -> NumPy array, in the order of execution; before them the images, unless names were asked for."""
     from reforg.host import on_host
-    from reforg.verification.pictures import images_of
+    from reforg.verification.candidate.pictures import images_of
 
     given = images_of(images, model, batch, whole=not names)
     arrays = {name: on_host(value) for name, value in model.trace(given, names).items()}
@@ -80,13 +81,12 @@ def _write(output: Path, arrays: Mapping[str, Any], model: "Model", weights: str
     """The file; the header of .safetensors, which keeps no order, says what was computed and in which order."""
     from dataclasses import asdict
 
-    import reforg
-    from reforg.sources import is_hub_id, is_synthetic
-    from reforg.verification import files
+    from reforg.catalog.sources import is_hub_id, is_synthetic
+    from reforg.verification.candidate import files
 
     source = weights or ""
     told = {
-        "reforg": reforg.__version__, "model": model.name, "dtype": model.dtype,
+        "reforg": __version__, "model": model.name, "dtype": model.dtype,
         "weights": source if is_hub_id(source) or is_synthetic(source) else Path(source).name,
         "config": json.dumps(asdict(model.config)), "order": json.dumps(list(arrays)),
     }  # fmt: skip

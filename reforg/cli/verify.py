@@ -15,12 +15,12 @@ from reforg.errors import ConfigError, printable
 from reforg.files import check_place
 
 if TYPE_CHECKING:
-    from reforg.verification import Report
+    from reforg.verification.report import Report
 
 
 def _precisions(incomplete: str) -> list[str]:
     """Names of precisions that begin so."""
-    from reforg.verification.precision import PRECISIONS
+    from reforg.verification.error_model.precision import PRECISIONS
 
     return [name for name in PRECISIONS if name.startswith(incomplete)]
 
@@ -59,7 +59,7 @@ def verify(
     The exit code is 1 where an operation is wrong, beyond the rounding of --dtype; the first such, in the order of
     execution, is named, with the mistake that reproduces the port's values where one is known.
     """
-    from reforg.verification.precision import precision_of
+    from reforg.verification.error_model.precision import precision_of
 
     precision_of(dtype)
     _check_places(json_file, html_file)
@@ -86,8 +86,8 @@ def _verified(
     dtype: str, rename: dict[str, str] | None,
 ) -> "Report":  # fmt: skip
     """The report; any mistake is a ReforgError."""
-    from reforg.verification import verify as verified
-    from reforg.verification.pictures import images_of
+    from reforg.verification.candidate.pictures import images_of
+    from reforg.verification.verifier import verify as verified
 
     made = created(model, weights, parsed(settings or []), dtype="float64")
     return verified(candidate, made, images_of(images, made, batch), dtype, rename)
@@ -108,7 +108,7 @@ def _renaming(pairs: Sequence[str]) -> dict[str, str] | None:
 
 def _print(report: "Report", json_file: Path | None, html_file: Path | None) -> None:
     """The report for the terminal, and which files it is in, too."""
-    from reforg.verification.screen import shown
+    from reforg.verification.show.screen import shown
 
     show(shown(report))
     for path in (json_file, html_file):

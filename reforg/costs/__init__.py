@@ -9,11 +9,10 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
-from reforg.config import Config, ShuntedConfig, VitConfig, check_count, check_size
+from reforg.catalog.names import build_config, check_settings
+from reforg.config import ITEM_BYTES, Config, ShuntedConfig, VitConfig, check_count, check_dtype, check_size
 from reforg.costs import shunted, vit
 from reforg.costs.ledger import Layer, Ledger, peak_bytes
-from reforg.dtypes import ITEM_BYTES, check_dtype
-from reforg.names import build_config, check_settings
 from reforg.parameters import num_params, shapes
 
 __all__ = ["Cost", "Layer", "cost"]

@@ -1,6 +1,5 @@
-"""Is this port right, and if not, which operation is wrong, and why?"""
+"""Is this port right, and if not, which operation is wrong, and why?
 
-from reforg.verification.report import Difference, ErrorMap, Report, Selection
-from reforg.verification.verifier import verify
-
-__all__ = ["Difference", "ErrorMap", "Report", "Selection", "verify"]
+May import models and what stands below them. Inside, each folder imports those to its left: `findings`, `error_model`,
+`candidate` and `replay`, `diagnosis`, `show`, `report`, `verifier`. Start with `verifier.verify`.
+"""

@@ -116,24 +116,24 @@ class Report:
         return self.faults[0].explanation if self.faults else None
 
     def __str__(self) -> str:
-        from reforg.verification.text import told
+        from reforg.verification.show.text import told
 
         return told(self)
 
     def as_dict(self) -> dict[str, Any]:
         """The report as JSON has it; `reforg/data/verify.schema.json` is its schema."""
-        from reforg.verification.documents import as_dict
+        from reforg.verification.show.documents import as_dict
 
         return as_dict(self)
 
     def to_json(self, path: str | os.PathLike[str]) -> None:
         """Write the report as JSON; the file appears whole or not at all. Raises ConfigError where it cannot be written."""
-        from reforg.verification.documents import write_json
+        from reforg.verification.show.documents import write_json
 
         write_json(self, path)
 
     def to_html(self, path: str | os.PathLike[str]) -> None:
         """Write the report as one HTML page that needs nothing beside it. Raises ConfigError where it cannot be written."""
-        from reforg.verification.documents import write_html
+        from reforg.verification.show.documents import write_html
 
         write_html(self, path)

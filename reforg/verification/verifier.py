@@ -7,22 +7,22 @@ from typing import Any
 import numpy as np
 
 from reforg.errors import ConfigError
-from reforg.models import Model
-from reforg.verification.candidates import Recording, recorded
-from reforg.verification.choices import Settled, settled
-from reforg.verification.comparison import INFINITE, error_map
-from reforg.verification.diagnosis import Stopped, judge
-from reforg.verification.independence import independent
-from reforg.verification.names import module_names, trace_names
-from reforg.verification.observations import UNITS, Observation
-from reforg.verification.precision import precision_of
-from reforg.verification.renaming import Rename
-from reforg.verification.replay import BROKEN, EVERYWHERE, Session, run
+from reforg.models.model import Model
+from reforg.verification.candidate.recording import Recording, recorded
+from reforg.verification.candidate.renaming import Rename
+from reforg.verification.candidate.trace_names import module_names, trace_names
+from reforg.verification.diagnosis.diagnosis import Stopped, judge
+from reforg.verification.diagnosis.independence import independent
+from reforg.verification.diagnosis.variants import TABLE
+from reforg.verification.error_model.comparison import INFINITE, error_map
+from reforg.verification.error_model.precision import precision_of
+from reforg.verification.error_model.uncertain import Rounding
+from reforg.verification.replay.choices import Settled, settled
+from reforg.verification.replay.observations import UNITS, Observation
+from reforg.verification.replay.replay import BROKEN, EVERYWHERE, Session, run
+from reforg.verification.replay.selection import NOT_SEEN
 from reforg.verification.report import DIVERGES, EQUAL, FLIPPED, REORDERED, Difference, Report
-from reforg.verification.selection import NOT_SEEN
-from reforg.verification.uncertain import Rounding
-from reforg.verification.variants import TABLE
-from reforg.verification.wording import counted
+from reforg.verification.show.wording import counted
 
 LAYER = (".weight", ".bias", ".running_mean", ".running_var")
 NEARER = 0.1  # of the squared error that was: what a variant everywhere leaves of it at most

@@ -26,8 +26,8 @@ from transformers import (
 )  # fmt: skip
 
 import reforg
-from reforg import synthetic
-from reforg.names import build_config
+from reforg.catalog import synthetic
+from reforg.catalog.names import build_config
 from reforg.parameters import shapes
 
 from .hooks import disagreement, random_images, randomised, weights_of

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 import reforg
+from reforg.catalog.names import aliases, build_config
 from reforg.config import Config, ShuntedConfig
-from reforg.names import aliases, build_config
 from reforg.parameters import num_params, shapes
 
 from .hooks import shapes_of

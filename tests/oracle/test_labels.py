@@ -3,8 +3,8 @@
 import pytest
 from timm.data import ImageNetInfo, infer_imagenet_subset
 
-from reforg import labels
-from reforg.names import timm_tags
+from reforg.catalog import labels
+from reforg.catalog.names import timm_tags
 
 TAGGED = {entry["num_classes"] for tags in timm_tags().values() for entry in tags.values()}
 

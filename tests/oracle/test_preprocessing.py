@@ -15,9 +15,9 @@ from torchvision import transforms
 from transformers import BitImageProcessorPil, CLIPImageProcessorPil, DeiTImageProcessorPil, ViTImageProcessorPil
 
 import reforg
-from reforg import images
-from reforg.names import build_config, timm_tags
-from reforg.preprocessing import of_name, of_timm, of_transformers
+from reforg.catalog.names import build_config, timm_tags
+from reforg.images import prepare as images
+from reforg.images.preprocessing import of_name, of_timm, of_transformers
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")

@@ -14,7 +14,7 @@ from timm.models.deit import VisionTransformerDistilled
 from torch import nn
 
 import reforg
-from reforg.names import build_config, timm_tags
+from reforg.catalog.names import build_config, timm_tags
 from reforg.parameters import num_params, shapes
 
 from .hooks import attention_of_timm, disagreement, disagreements, random_images, randomised, record, shapes_of, weights_of
@@ -174,7 +174,7 @@ def test_logits(name: str, changes: dict[str, Any], backend: str) -> None:
     module = shrunken(name, changes)
     images = images_for(module)
     logits = ported(name, module, changes, backend)(images)
-    assert not disagreement(reforg.backend.load(backend).to_numpy(logits), record(module, images)["logits"])
+    assert not disagreement(reforg.models.backend.load(backend).to_numpy(logits), record(module, images)["logits"])
 
 
 @every_shrunken

@@ -32,7 +32,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 import reforg
-from reforg import shunted, synthetic, vit
+from reforg import shunted, vit
+from reforg.catalog import synthetic
 from reforg.config import ShuntedConfig
 from reforg.errors import ReforgError
 from reforg.ops import REFERENCE, Ops, Recorder, untraced

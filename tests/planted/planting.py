@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import reforg
-from reforg import synthetic
+from reforg.catalog import synthetic
 
 Arrays = dict[str, np.ndarray]
 UNITS = {"float64": 2.0**-53, "float32": 2.0**-24, "bfloat16": 2.0**-8, "float16": 2.0**-11}  # unit roundoff

@@ -9,8 +9,8 @@ from examples import prop
 from hypothesis import strategies as st
 from strategies import agree, allowance, clear_choice, doubles, evits, run, seeds, shunteds
 
-from reforg import backend
-from reforg.models import Model
+from reforg.models import backend
+from reforg.models.model import Model
 from reforg_numpy import planning
 
 ENGINES = ["numpy", *(["numba"] if importlib.util.find_spec("numba") else [])]

@@ -1,7 +1,0 @@
-"""Weight files from strangers, read without a framework: nothing in them runs, no figure in them is believed unchecked."""
-
-from reforg.checkpoints.entry import Entry, read
-from reforg.checkpoints.reader import Checkpoint, opened
-from reforg.checkpoints.stubs import Stub
-
-__all__ = ["Checkpoint", "Entry", "Stub", "opened", "read"]

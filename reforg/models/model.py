@@ -1,0 +1,292 @@
+"""A model: a config, its weights on a backend, and the forward pass over them."""
+
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+import array_api_compat
+import numpy as np
+
+from reforg import parameters, shunted, vit
+from reforg.arrays import Array, namespace
+from reforg.catalog import labels as class_names
+from reforg.catalog.names import EMBEDDED, check_settings
+from reforg.config import Config, ShuntedConfig, VitConfig
+from reforg.costs import cost
+from reforg.errors import BackendError, ConfigError, DtypeError, ImageError, ShapeError, WeightsError, nearest
+from reforg.evit import Schedule
+from reforg.host import all_finite, exported, in_order, on_host
+from reforg.images.preprocessing import Preprocessing, of_name
+from reforg.models import embedded
+from reforg.models.backend import Backend, Call, Plans, convert, prepared
+from reforg.ops import REFERENCE, Network, Ops, Recorder, Trace, untraced
+from reforg.weights import fitting as weight_files
+
+
+class Model:
+    """Logits, features and traces of images, computed by one backend. Made by `reforg.create_model`; never changes."""
+
+    def __init__(
+        self, name: str, config: Config, weights: Mapping[str, Array], backend: Backend, dtype: str, device: Any,
+        ops: str, check_finite: bool, labels: tuple[str, ...] | None = None, preprocessing: Preprocessing | None = None,
+    ) -> None:  # fmt: skip
+        self.name = name
+        self.config = config
+        self._weights = dict(weights)
+        self._place = array_api_compat.device(next(iter(weights.values())))  # where images go, wherever they come from
+        self.backend = backend
+        self.dtype = dtype
+        self.device = device
+        self.check_finite = check_finite
+        self._ops_choice = ops
+        self._labels = labels
+        self._preprocessing = preprocessing
+        self._ops = REFERENCE if ops == "reference" else backend.ops
+        self._plans = prepared(backend, self._weights, dtype, ops)
+
+    def __call__(self, images: Any, *, keep_rate: Any = None, tokens: Any = None, check_finite: bool | None = None) -> Array:
+        """(B, C, H, W), preprocessed -> logits (B, num_classes); pooled features where num_classes is 0.
+
+        keep_rate: replaces the rate in the blocks that reorganize, one value or one a block. tokens: how many patches
+        every block keeps, likewise. Raises ShapeError, DtypeError, ImageError, ConfigError.
+        """
+        return self._computed(self._forward, images, keep_rate, tokens, check_finite)
+
+    def apply(self, weights: Mapping[str, Array], images: Array, *, keep_rate: Any = None, tokens: Any = None) -> Array:
+        """The pure function behind the call, for jit, autograd and tracers: shapes are checked, values never, nothing is converted.
+
+        Arrays of any one Array API library do; those of another than the model's backend are computed by the reference.
+        """
+        if not isinstance(weights, Mapping):
+            raise WeightsError(f"{self.name}: apply wants (weights, images), weights a mapping, got {type(weights).__name__}")
+        if missing := [name for name in self._weights if name not in weights]:
+            raise WeightsError(f"{self.name}: apply misses {len(missing)} weights, the first of them {missing[0]}")
+        try:
+            library = namespace(images, *weights.values())
+        except TypeError as error:
+            raise BackendError(f"{self.name}: images and weights must be arrays of one library; {error}") from error
+        self._check_dtype(images)
+        self._check_shape(tuple(images.shape))
+        chosen = self._ops if library is self.backend.namespace else REFERENCE
+        self._schedule(keep_rate, tokens)
+        return self._forward(weights, images, chosen, keep_rate, tokens)
+
+    def features(
+        self, images: Any, *, pyramid: bool = False, keep_rate: Any = None, tokens: Any = None, check_finite: bool | None = None
+    ) -> Any:
+        """(B, C, H, W) -> tokens (B, N, C) after the last norm, before pooling; global_pool "avg" norms after pooling, so not here.
+
+        pyramid=True, Shunted only: the normed tokens of all four stages, each as (B, C, H', W').
+        """
+        if pyramid and isinstance(self.config, VitConfig):
+            raise ConfigError(f"{self.name} has no pyramid: its tokens have one size throughout")
+        return self._computed(self._pyramid if pyramid else self._features, images, keep_rate, tokens, check_finite)
+
+    def answer(
+        self, images: Any, *, keep_rate: Any = None, tokens: Any = None, check_finite: bool | None = None
+    ) -> tuple[Array, Array]:
+        """(B, C, H, W) -> pooled features (B, C) and logits (B, num_classes), both of one forward pass."""
+        answer: tuple[Array, Array] = self._computed(self._answer, images, keep_rate, tokens, check_finite)
+        return answer
+
+    def predict(
+        self, images: Any, top_k: int = 5, *, batch_size: int = 16, threads: int | None = None, **preprocessing: Any
+    ) -> list[list[tuple[str, float]]]:
+        """Pictures (paths, PIL images, arrays of pixels; one or many) -> the likeliest (label, probability) of each, best first.
+
+        preprocessing: fields of `model.preprocessing` to change. Where labels are not known, a class is its number.
+        Raises ImageError for the first picture that cannot be read.
+        """
+        from reforg.models.answers import predicted
+
+        return predicted(self, images, top_k, batch_size, threads, preprocessing)
+
+    def trace(
+        self, images: Any, names: Iterable[str] | str | None = None, *, keep_rate: Any = None, tokens: Any = None,
+        check_finite: bool | None = None,
+    ) -> dict[str, Array]:  # fmt: skip
+        """(B, C, H, W) -> name -> array of every intermediate, in the order of execution, by the reference operations.
+
+        names: fnmatch patterns of those to keep; one that matches nothing is a ConfigError.
+        """
+        patterns = (names,) if isinstance(names, str) else names
+        if isinstance(patterns, Iterable) and not hasattr(patterns, "dtype"):
+            patterns = tuple(patterns)
+        if patterns is not None and not (isinstance(patterns, tuple) and all(isinstance(p, str) for p in patterns)):
+            raise ConfigError(f"{self.name}: names must be a pattern or several, as text, got {names!r}")
+        recorder = Recorder(patterns)
+        self._schedule(keep_rate, tokens)
+        self._forward(self._weights, self._checked(images, check_finite), REFERENCE, keep_rate, tokens, recorder)
+        if recorder.unmatched:
+            raise ConfigError(
+                f"{self.name} has no intermediate {recorder.unmatched[0]!r}{nearest(recorder.unmatched[0], recorder.seen)}"
+            )
+        return {name: in_order(value) for name, value in recorder.values.items()}
+
+    def with_config(self, **settings: Any) -> "Model":
+        """The same model with fields of its config changed; weights are shared, positions resampled where img_size asks for it."""
+        check_settings(self.name, self.config, settings)
+        config = replace(self.config, **settings)
+        weights = self.weights
+        if isinstance(self.config, VitConfig) and isinstance(config, VitConfig) and config.grid != self.config.grid:
+            table = self.backend.to_numpy(weights["pos_embed"])
+            weights["pos_embed"] = weight_files.resampled(table, self.config, config.grid, config.antialias)
+        fitted = weight_files.fit(weights, config)
+        if fitted.get("pos_embed") is not self._weights.get("pos_embed"):
+            fitted["pos_embed"] = convert(self.backend, fitted["pos_embed"], self.dtype, self.device, "weight pos_embed")
+        preprocessing = self._preprocessing
+        if preprocessing is not None and config.image_shape != self.config.image_shape:
+            preprocessing = replace(preprocessing, size=config.image_shape, resize_size=None)
+        return Model(
+            self.name, config, fitted, self.backend, self.dtype, self.device, self._ops_choice, self.check_finite, self._labels,
+            preprocessing,
+        )  # fmt: skip
+
+    @property
+    def weights(self) -> dict[str, Array]:
+        """Name -> array under the official torch names: a dict of its own, as jax.jit and torch.func take it."""
+        return dict(self._weights)
+
+    @property
+    def ops(self) -> dict[str, str]:
+        """What runs each operation and each piece of a block: "reference", or the backend's name for it."""
+        return self._ops.table() | (dict(self._plans.table()) if self._plans is not None else {})
+
+    @property
+    def plans(self) -> Plans | None:
+        """What the backend has prepared for calls of this model; None where each operation is called on its own."""
+        return self._plans
+
+    @property
+    def labels(self) -> tuple[str, ...] | None:
+        """Names of the classes, in the order of the logits; None where they are not known.
+
+        What a Hub repository told; else Fashion-MNIST's for the models trained on it, ImageNet's where their number is one of its.
+        """
+        number = self.config.num_classes
+        known = self._labels or (embedded.LABELS if self.name in EMBEDDED else class_names.builtin(number))
+        return known if known is not None and len(known) == number else None
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """What the model's images go through before they are given to it; None where that is not known."""
+        return self._preprocessing or of_name(self.name, self.config)
+
+    @property
+    def num_params(self) -> int:
+        """Number of trained values, as sum(p.numel() for p in torch_model.parameters())."""
+        return parameters.num_params(self.config)
+
+    def __repr__(self) -> str:
+        return f"<{self.name}: {self.num_params:,} parameters, {self.dtype} on {self.backend.name}>"
+
+    def _forward(
+        self, weights: Mapping[str, Array], images: Array, ops: Ops, keep_rate: Any, tokens: Any, trace: Trace = untraced
+    ) -> Array:
+        if isinstance(self.config, ShuntedConfig):
+            return shunted.forward(weights, images, self.config, ops, self._traced(trace))
+        return vit.forward(weights, images, self.config, ops, self._traced(trace), keep_rate, tokens)
+
+    def _traced(self, trace: Trace) -> Trace:
+        """The trace that a forward pass is given, for models that treat what they compute once more."""
+        return trace
+
+    def _features(
+        self, weights: Mapping[str, Array], images: Array, ops: Ops, keep_rate: Any, tokens: Any, pyramid: bool = False
+    ) -> Any:
+        if isinstance(self.config, ShuntedConfig):
+            return shunted.features(weights, images, self.config, ops, self._traced(untraced), pyramid)
+        return vit.features(weights, images, self.config, ops, self._traced(untraced), keep_rate, tokens)
+
+    def _pyramid(self, weights: Mapping[str, Array], images: Array, ops: Ops, keep_rate: Any, tokens: Any) -> Any:
+        return self._features(weights, images, ops, keep_rate, tokens, True)
+
+    def _answer(self, weights: Mapping[str, Array], images: Array, ops: Ops, keep_rate: Any, tokens: Any) -> tuple[Array, Array]:
+        x = self._features(weights, images, ops, keep_rate, tokens)
+        net = Network(weights, ops, self._traced(untraced))
+        if isinstance(self.config, ShuntedConfig):
+            return shunted.pooled(net, x, self.config), shunted.classify(net, x, self.config)
+        return vit.pooled(net, x, self.config), vit.classify(net, x, self.config)
+
+    def _computed(self, function: Callable[..., Any], images: Any, keep_rate: Any, tokens: Any, check_finite: bool | None) -> Any:
+        """What a pure function of the model's makes of the images: by a plan, or in whatever parts the backend finds fastest."""
+        images = self._checked(images, check_finite)
+        key: Hashable = (function.__name__, self.config, self._schedule(keep_rate, tokens))
+        bytes_per_image = widest(self.config, tuple(images.shape[2:]), self.dtype)
+        if self._plans is not None:
+            call = Call(lambda w, x, ops: function(w, x, ops, keep_rate, tokens), key, function == self._forward, bytes_per_image)
+            try:
+                planned = self._plans.run(call, images)
+            except ImportError as error:
+                raise BackendError(f"backend {self.backend.name!r}, ops {self._ops_choice!r}: {error}") from error
+            if planned is not None:
+                return planned
+        run = getattr(self.backend, "run", None) or (lambda forward, images, _bytes: forward(images))
+        return run(lambda part: function(self._weights, part, self._ops, keep_rate, tokens), images, bytes_per_image)
+
+    def _schedule(self, keep_rate: Any, tokens: Any) -> str:
+        """What a call keeps, in words; a mistake in it is an error before anything is computed."""
+        if isinstance(self.config, VitConfig):
+            schedule = Schedule(self.config, keep_rate, tokens)
+            return repr((schedule.rates, schedule.tokens))  # which may be arrays of one number
+        if keep_rate is not None or tokens is not None:
+            raise ConfigError(f"{self.name} keeps all its tokens: keep_rate and tokens are arguments of ViT, DeiT and EViT")
+        return ""
+
+    def _checked(self, images: Any, check_finite: bool | None) -> Array:
+        """The images as an array of the backend, or the error that says what is wrong with them."""
+        images = exported(images)
+        self._check_dtype(images)
+        self._check_shape(tuple(images.shape))
+        array = convert(self.backend, images, self.dtype, self._place, "images")
+        wanted = self.check_finite if check_finite is None else check_finite
+        if wanted and not all_finite(array):
+            raise ImageError(
+                f"{self.name}: images hold NaN or infinity (in {self.dtype}); check_finite=False computes them all the same"
+            )
+        return array
+
+    def on_host(self, images: Any) -> np.ndarray[Any, np.dtype[Any]]:
+        """The images as a NumPy array of float64, whatever the model computes in, or the error that says what is wrong."""
+        images = exported(images)
+        self._check_dtype(images)
+        self._check_shape(tuple(images.shape))
+        array = on_host(images).astype(np.float64)
+        if not np.all(np.isfinite(array)):
+            raise ImageError(f"{self.name}: images hold NaN or infinity")
+        return array
+
+    def _check_dtype(self, images: Any) -> None:
+        dtype = getattr(images, "dtype", "")
+        dtype = str(getattr(dtype, "name", dtype))  # of NumPy's, the name without the byte order
+        if not hasattr(images, "shape") or not dtype:
+            raise DtypeError(
+                f"{self.name}: images must be an array (B, C, H, W), got {type(images).__name__}; reforg.preprocess makes such"
+            )
+        if "float" not in dtype:
+            raise DtypeError(
+                f"{self.name}: images must be of a real floating dtype, got {dtype}; reforg.preprocess turns pixels into such"
+            )
+
+    def _check_shape(self, shape: tuple[int, ...]) -> None:
+        config = self.config
+        if len(shape) != 4:
+            raise ShapeError(f"{self.name}: images must be (B, {config.in_chans}, H, W), got shape {shape}")
+        if shape[1] != config.in_chans:
+            hint = "; the channels come second" if shape[3] == config.in_chans else ""
+            raise ShapeError(f"{self.name}: images have {shape[1]} channels instead of {config.in_chans} (shape {shape}){hint}")
+        height, width = shape[2:]
+        if isinstance(config, VitConfig):
+            patch = config.patch_size
+            if height % patch or width % patch or not height or not width:
+                raise ShapeError(f"{self.name}: image {height}x{width} does not divide into {patch}x{patch} patches")
+        elif not height or not width:
+            raise ShapeError(f"{self.name}: an image of {height}x{width} has no pixels")
+
+
+@lru_cache(maxsize=64)
+def widest(config: Config, size: tuple[int, int], dtype: str) -> int:
+    """Bytes of the largest intermediate of one image that may arise, whatever the call keeps; narrow dtypes are widened."""
+    whole = replace(config, keep_rate=1.0, tokens=None) if isinstance(config, VitConfig) else config
+    return cost(whole, img_size=size, dtype="float64" if dtype == "float64" else "float32").largest_bytes

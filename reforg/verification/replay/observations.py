@@ -1,0 +1,80 @@
+"""What a replay puts on record: the steps that it took, what it compared behind them, and pieces to take up again."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from reforg.verification.error_model.comparison import Comparison
+from reforg.verification.error_model.uncertain import Uncertain
+
+Step = Callable[..., Any]
+Key = tuple[str, str]
+UNITS = ("vit.embed", "vit.block", "vit.classify", "shunted.stem", "shunted.embed", "shunted.block", "shunted.classify")
+"""The pieces whose faults are judged together; a layer outside of them is judged alone."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """A step that the replay took: an operation of a layer, or a piece of a model, with its arguments.
+
+    kind: "layer_norm", "vit.mlp". path: the layer's or the piece's; empty for a piece that has none. parents: the steps
+    that it was part of, the outermost first.
+    """
+
+    kind: str
+    path: str
+    step: Step
+    arguments: tuple[Any, ...]
+    parents: tuple["Call", ...]
+
+    @property
+    def key(self) -> Key:
+        """What tells it from every other step."""
+        return self.kind, self.path
+
+    @property
+    def carries(self) -> frozenset[Key]:
+        """The steps that its arguments come from of which the candidate shows no result."""
+        return frozenset[Key]().union(*(part.carries for part in self.arguments if isinstance(part, Uncertain)))
+
+
+@dataclass(frozen=True)
+class Observation:
+    """A comparison, the steps taken since the last value that the candidate holds, and those that were not finished.
+
+    supplied: whether the candidate holds the value; otherwise it was inferred from what follows. carries: the steps that the
+    prediction comes from of which the candidate shows no result.
+    """
+
+    comparison: Comparison
+    calls: tuple[Call, ...]
+    stack: tuple[Call, ...]
+    supplied: bool
+    carries: frozenset[Key] = frozenset()
+
+    @property
+    def name(self) -> str:
+        """Under which name it is reported."""
+        return self.comparison.difference.name
+
+    @property
+    def unit(self) -> Key | None:
+        """The unit that was not finished."""
+        return self.stack[0].key if self.stack and self.stack[0].kind in UNITS else None
+
+    @property
+    def passed(self) -> bool:
+        """Whether the value is within its limit."""
+        return self.comparison.passed
+
+
+@dataclass(frozen=True)
+class Memory:
+    """A piece that was taken: its result, and what it put on record. ended: whether the candidate holds a value in it."""
+
+    call: Call
+    result: Any
+    log: list[Observation]
+    latest: dict[str, Uncertain]
+    since: list[Call]
+    ended: bool

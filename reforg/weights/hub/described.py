@@ -1,0 +1,16 @@
+"""What a config says of a model."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from reforg.images.preprocessing import Preprocessing
+
+
+@dataclass
+class Described:
+    """What a config.json says, before the values that the name has anyway are left out."""
+
+    name: str
+    settings: dict[str, Any]
+    labels: tuple[str, ...] | None = None
+    preprocessing: Preprocessing | None = None
