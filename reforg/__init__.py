@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from reforg.models.model import Model
     from reforg.tokens import TokenMap, token_map
     from reforg.verification.error_model.simulation import simulate
-    from reforg.verification.report import Difference, Report
+    from reforg.verification.findings import Difference
+    from reforg.verification.report import Report
     from reforg.verification.verifier import verify
     from reforg.weights.loading import load_weights, save_weights
 
@@ -31,7 +32,7 @@ _LAZY = {
     "Cost": "costs", "cost": "costs", "Model": "models.model", "create_model": "models.creation", "list_models": "catalog.names",
     "TokenMap": "tokens", "token_map": "tokens", "load_weights": "weights.loading", "save_weights": "weights.loading",
     "preprocess": "images.prepare", "Preprocessing": "images.preprocessing", "verify": "verification.verifier",
-    "Difference": "verification.report", "Report": "verification.report", "simulate": "verification.error_model.simulation",
+    "Difference": "verification.findings", "Report": "verification.report", "simulate": "verification.error_model.simulation",
 }  # fmt: skip
 __all__ = [
     "BackendError", "ConfigError", "Cost", "Difference", "DtypeError", "ImageError", "Model", "Preprocessing", "ReforgError",

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from reforg.verification.report import DIVERGES, EQUAL, FLIPPED, REORDERED, Difference, ErrorMap, Report, Selection
+from reforg.verification.findings import DIVERGES, EQUAL, FLIPPED, REORDERED, Difference, ErrorMap, Selection
+from reforg.verification.report import Report
 
 HOOKED = ("norm1", "attn.qkv", "attn.scores", "attn.probs", "attn.context", "attn.proj", "attn", "attended")
 AFTER = ("norm2", "mlp.fc1", "mlp.act", "mlp.fc2", "mlp", "")

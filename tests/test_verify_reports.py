@@ -21,7 +21,8 @@ from sample_reports import SAMPLES, deep, fault, flipped, hostile, passing, reor
 
 from reforg.cli.tables import show
 from reforg.errors import ConfigError
-from reforg.verification.report import DIVERGES, Difference, ErrorMap, Report, Selection
+from reforg.verification.findings import DIVERGES, Difference, ErrorMap, Selection
+from reforg.verification.report import Report
 from reforg.verification.show.documents import as_dict, write_html, write_json
 from reforg.verification.show.page import chart as page_chart
 from reforg.verification.show.page import map as page_map

@@ -17,11 +17,11 @@ from reforg.verification.diagnosis.variants import TABLE
 from reforg.verification.error_model.comparison import INFINITE, error_map
 from reforg.verification.error_model.precision import precision_of
 from reforg.verification.error_model.uncertain import Rounding
+from reforg.verification.findings import DIVERGES, EQUAL, FLIPPED, NOT_SEEN, REORDERED, Difference
 from reforg.verification.replay.choices import Settled, settled
 from reforg.verification.replay.observations import UNITS, Observation
 from reforg.verification.replay.replay import BROKEN, EVERYWHERE, Session, run
-from reforg.verification.replay.selection import NOT_SEEN
-from reforg.verification.report import DIVERGES, EQUAL, FLIPPED, REORDERED, Difference, Report
+from reforg.verification.report import Report
 from reforg.verification.show.wording import counted
 
 LAYER = (".weight", ".bias", ".running_mean", ".running_var")

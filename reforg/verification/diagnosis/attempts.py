@@ -7,9 +7,9 @@ import numpy as np
 
 from reforg.verification.error_model.comparison import INFINITE, Comparison
 from reforg.verification.error_model.uncertain import Uncertain
+from reforg.verification.findings import Difference
 from reforg.verification.replay.observations import Call, Observation
 from reforg.verification.replay.replay import BROKEN, Session
-from reforg.verification.report import Difference
 
 OUTPUTS = {"vit.embed": "embedded", "shunted.stem": "patch_embed1"}  # of units without a path of their own
 

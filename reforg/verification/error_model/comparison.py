@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from reforg.verification.error_model.layouts import fitted, turned
 from reforg.verification.error_model.uncertain import Rounding, Uncertain, Values
-from reforg.verification.report import Difference, ErrorMap
+from reforg.verification.findings import Difference, ErrorMap
 
 MOST = 8.0  # standard deviations of an error of rounding; of 10^12 errors that are normal, none passes it
 MEAN = 2.0  # root mean square of very many errors, in standard deviations; the model's own estimate is 1

@@ -14,10 +14,11 @@ import numpy as np
 from reforg.config import VitConfig
 from reforg.verification.error_model.comparison import Comparison
 from reforg.verification.error_model.uncertain import Uncertain, Values
+from reforg.verification.findings import NOT_SEEN
 from reforg.verification.replay.observations import Key, Step
 from reforg.verification.replay.replay import BROKEN, Session, run
 from reforg.verification.replay.rows import SHARP, Indices, order_of
-from reforg.verification.replay.selection import NOT_SEEN, choosing
+from reforg.verification.replay.selection import choosing
 
 DRAWS = 16  # choices of tokens that rounding may lead to
 FEWEST = 4  # draws that tell how far they are apart

@@ -21,11 +21,11 @@ from reforg.ops import Network, Ops, pieces
 from reforg.verification.error_model.comparison import Comparison, compared
 from reforg.verification.error_model.rules import OPERATIONS
 from reforg.verification.error_model.uncertain import Rounding, Uncertain, Values
+from reforg.verification.findings import Selection
 from reforg.verification.replay.observations import UNITS, Call, Key, Memory, Observation, Step
 from reforg.verification.replay.recovery import after_attention
 from reforg.verification.replay.selection import reorganize
 from reforg.verification.replay.trends import sharpened
-from reforg.verification.report import Selection
 
 LAYERS = ("linear", "layer_norm", "batch_norm", "conv2d", "depthwise_conv2d", "gelu", "relu")
 EVERYWHERE = "*"

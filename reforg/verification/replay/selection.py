@@ -11,14 +11,13 @@ from reforg.evit import fuse_inattentive
 from reforg.verification.error_model.comparison import INFINITE, MOST, Comparison, variance_of
 from reforg.verification.error_model.rules import gather
 from reforg.verification.error_model.uncertain import Uncertain
+from reforg.verification.findings import DIVERGES, EQUAL, FLIPPED, NOT_SEEN, REORDERED, Difference, Selection
 from reforg.verification.replay.rows import FUSED, Indices, Rows, rows_of, seen, told
-from reforg.verification.report import DIVERGES, EQUAL, FLIPPED, REORDERED, Difference, Selection
 
 if TYPE_CHECKING:
     from reforg.verification.replay.replay import Replay, Session
 
 Fuse = Callable[[Uncertain, Uncertain], Uncertain]
-NOT_SEEN = "not seen"
 
 
 def reorganize(

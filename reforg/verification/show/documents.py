@@ -8,14 +8,14 @@ from typing import Any
 
 from reforg.errors import ConfigError
 from reforg.files import check_place, replacing
-from reforg.verification.report import Difference, Report, Selection
+from reforg.verification.findings import Difference, Findings, Selection
 from reforg.verification.show.wording import kind_of, share
 from reforg.version import __version__
 
 SCHEMA = 1
 
 
-def as_dict(report: Report) -> dict[str, Any]:
+def as_dict(report: Findings) -> dict[str, Any]:
     """Plain values, as `reforg/data/verify.schema.json` describes them.
 
     What is no finite number is None: JSON has no infinity and no NaN. Error maps are left to the page.
@@ -33,12 +33,12 @@ def as_dict(report: Report) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def write_json(report: Report, path: str | os.PathLike[str]) -> None:
+def write_json(report: Findings, path: str | os.PathLike[str]) -> None:
     """Write `as_dict` as a file of JSON in ASCII. Raises ConfigError where it cannot be written."""
     _write(json.dumps(as_dict(report), indent=2, allow_nan=False) + "\n", path)
 
 
-def write_html(report: Report, path: str | os.PathLike[str]) -> None:
+def write_html(report: Findings, path: str | os.PathLike[str]) -> None:
     """Write one page that needs nothing beside it. Raises ConfigError where it cannot be written."""
     from reforg.verification.show.page.page import page
 

@@ -9,10 +9,9 @@ from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from reforg.verification.report import DIVERGES, EQUAL, Difference, Report, Selection
+from reforg.verification.findings import DIVERGES, EQUAL, NOT_SEEN, Difference, Findings, Selection
 from reforg.verification.show.wording import (
     MEAN,
-    NOT_SEEN,
     SHAPE,
     UNBOUNDED,
     closest,
@@ -34,7 +33,7 @@ CELLS, COLUMNS = 5, 3  # characters of a bar, and bars beside each other in 80 c
 NAME, NUMBER = 12, 7  # characters of a block's name and of an error in units of its limit
 
 
-def shown(report: Report) -> Table:
+def shown(report: Findings) -> Table:
     """What is to be printed, by `reforg.cli.tables.show` say: verdict, facts, faults, selections, a bar for each block, notes.
 
     80 columns are enough for it.
@@ -54,11 +53,11 @@ def shown(report: Report) -> Table:
     return page
 
 
-def _colour(report: Report) -> str:
+def _colour(report: Findings) -> str:
     return "red" if report.verdict == DIVERGES else "green" if report.verdict == EQUAL else "yellow"
 
 
-def _facts(report: Report) -> Table:
+def _facts(report: Findings) -> Table:
     facts = {
         "model": f"{name_of(report.model)}, {counted(report.images, 'image')}",
         "candidate": f"{name_of(report.candidate)}, in {report.dtype}",

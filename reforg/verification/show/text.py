@@ -3,9 +3,8 @@
 from collections.abc import Iterator
 from textwrap import wrap
 
-from reforg.verification.report import EQUAL, Difference, Report, Selection
+from reforg.verification.findings import EQUAL, NOT_SEEN, Difference, Findings, Selection
 from reforg.verification.show.wording import (
-    NOT_SEEN,
     SHAPE,
     cause,
     closest,
@@ -25,7 +24,7 @@ WIDTH = 80
 FAULTS, SELECTIONS, NAMES = 6, 12, 3  # how many of each are told one by one, so that it stays one screen
 
 
-def told(report: Report) -> str:
+def told(report: Findings) -> str:
     """The verdict in words, what was compared, every fault, the selections, the notes."""
     sections = [
         [headline(report), *_facts(report)],
@@ -37,7 +36,7 @@ def told(report: Report) -> str:
     return "\n\n".join("\n".join(lines) for lines in sections if lines)
 
 
-def _facts(report: Report) -> Iterator[str]:
+def _facts(report: Findings) -> Iterator[str]:
     yield from _line("model", f"{name_of(report.model)}, {counted(report.images, 'image')}")
     yield from _line("candidate", f"{name_of(report.candidate)}, in {report.dtype}")
     yield from _line("compared", summary(report))
@@ -58,7 +57,7 @@ def _fault(number: int, fault: Difference) -> Iterator[str]:
     yield from _wrapped(known, "   ", "     ")
 
 
-def _rest(report: Report) -> Iterator[str]:
+def _rest(report: Findings) -> Iterator[str]:
     """Faults that are not told one by one."""
     rest = [fault.operation for fault in report.faults[FAULTS:]]
     if rest:
@@ -86,7 +85,7 @@ def _selection(selection: Selection, width: int) -> str:
     return f"{path:<{width}}  {selection.verdict:<33}{figure(margin):>9}  {figure(limit):>8}  {flips:>5}"
 
 
-def _notes(report: Report) -> Iterator[str]:
+def _notes(report: Findings) -> Iterator[str]:
     for note in report.notes:
         yield from _wrapped(f"note: {name_of(note, 1000)}", "", "  ")
 

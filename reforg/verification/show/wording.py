@@ -5,10 +5,9 @@ import re
 from collections.abc import Sequence
 
 from reforg.errors import printable
-from reforg.verification.report import DIVERGES, EQUAL, FLIPPED, REORDERED, Difference, Report, Selection
+from reforg.verification.findings import DIVERGES, EQUAL, FLIPPED, REORDERED, Difference, Findings, Selection
 
 WITHIN, ELEMENT, MEAN, SHAPE, UNBOUNDED = "within", "element", "mean", "shape", "unbounded"
-NOT_SEEN = "not seen"
 LONGEST = 200  # characters of a name; it may come from a file that means harm
 BLOCK = re.compile(r"blocks\.\d+|block\d+\.\d+")
 HEADS = ("head", "head_dist", "logits")
@@ -39,7 +38,7 @@ def kind_of(difference: Difference) -> str:
     return MEAN if difference.where is None else ELEMENT
 
 
-def headline(report: Report) -> str:
+def headline(report: Findings) -> str:
     """The verdict in one line."""
     said = {
         EQUAL: f"{counted(len(report.differences), 'value')} compared, all within the rounding of {report.dtype}",
@@ -49,14 +48,14 @@ def headline(report: Report) -> str:
     return f"{report.verdict}: {said[report.verdict]}" if report.verdict != DIVERGES else f"{DIVERGES}{_of_faults(report)}"
 
 
-def _of_faults(report: Report) -> str:
+def _of_faults(report: Findings) -> str:
     if not report.faults:
         return ""
     first = name_of(report.faults[0].operation)
     return f": 1 fault, in {first}" if len(report.faults) == 1 else f": {len(report.faults)} faults, the first in {first}"
 
 
-def summary(report: Report) -> str:
+def summary(report: Findings) -> str:
     """How many values were compared, how many passed their limit, and which came nearest to it where none did."""
     beyond = sum(not difference.passed for difference in report.differences)
     told = counted(len(report.differences), "value")

@@ -4,16 +4,16 @@ import math
 from collections.abc import Iterator, Sequence
 from html import escape
 
-from reforg.verification.report import DIVERGES, Difference, ErrorMap, Report, Selection
+from reforg.verification.findings import DIVERGES, NOT_SEEN, Difference, ErrorMap, Findings, Selection
 from reforg.verification.show.page import map as page_map
 from reforg.verification.show.page.chart import Column, Group, chart, scale_of
 from reforg.verification.show.page.tables import folded
-from reforg.verification.show.wording import NOT_SEEN, axes_of_map, counted, extent, figure, name_of, parts, share, summary, times
+from reforg.verification.show.wording import axes_of_map, counted, extent, figure, name_of, parts, share, summary, times
 
 MAPS = 6  # error maps on a page, each of up to 100 kB
 
 
-def errors(report: Report) -> str:
+def errors(report: Findings) -> str:
     """The chart of all differences, faults numbered as in their table."""
     numbers = {fault.name: str(number) for number, fault in reversed(list(enumerate(report.faults, 1)))}
     columns = [_error(difference, numbers.get(difference.name, "")) for difference in report.differences]
@@ -71,7 +71,7 @@ def _framed(caption: str, keys: str, inside: str) -> str:
     return f"<figure><figcaption>{caption}</figcaption>{keys}{box}</figure>"
 
 
-def maps(report: Report) -> str:
+def maps(report: Findings) -> str:
     """The error map of the first fault that has one, and the next ones' folded away; empty where none has."""
     found = {errors.name: errors for errors in report.maps if errors.values.size}
     faults = [(number, fault) for number, fault in enumerate(report.faults, 1) if fault.name in found]

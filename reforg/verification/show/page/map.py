@@ -9,7 +9,7 @@ from html import escape
 import numpy as np
 import numpy.typing as npt
 
-from reforg.verification.report import Difference, ErrorMap
+from reforg.verification.findings import Difference, ErrorMap
 from reforg.verification.show.wording import name_of, times
 
 WIDTH, LEFT, TOP, MARGIN = 720, 72, 24, 24  # CSS pixels of the picture, and of what is left free beside and above it

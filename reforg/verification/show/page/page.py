@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from importlib import resources
 
-from reforg.verification.report import DIVERGES, EQUAL, Report
+from reforg.verification.findings import DIVERGES, EQUAL, Findings
 from reforg.verification.show.page import figures as page_figures
 from reforg.verification.show.page import tables as page_tables
 from reforg.verification.show.page.tables import folded, safe
@@ -16,7 +16,7 @@ NAMES = 300  # unknown and unseen names on a page; the JSON has all
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 
 
-def page(report: Report) -> str:
+def page(report: Findings) -> str:
     """The whole page as text."""
     style = resources.files("reforg").joinpath("data", "verify.css").read_text(encoding="utf-8")
     title = f"{report.verdict}: {name_of(report.model)}"
@@ -31,7 +31,7 @@ def page(report: Report) -> str:
     )
 
 
-def _head(report: Report) -> str:
+def _head(report: Findings) -> str:
     """The verdict in words, and what was compared with what."""
     look = "bad" if report.verdict == DIVERGES else "good" if report.verdict == EQUAL else "warn"
     facts = {
@@ -48,7 +48,7 @@ def _head(report: Report) -> str:
     )
 
 
-def _first(report: Report) -> str:
+def _first(report: Findings) -> str:
     first = report.first
     if first is None:
         return ""
@@ -56,7 +56,7 @@ def _first(report: Report) -> str:
     return f'<p class="first"><b>{escape(cause(first))}</b>: {escape(excess(first))} ({escape(extent(first))}).{known}</p>'
 
 
-def _sections(report: Report) -> Iterator[str]:
+def _sections(report: Findings) -> Iterator[str]:
     if report.faults:
         yield _section("Faults", page_tables.faults(report))
     if report.differences:

@@ -4,10 +4,9 @@ import re
 from collections.abc import Iterator, Sequence
 from html import escape
 
-from reforg.verification.report import Difference, Report, Selection
+from reforg.verification.findings import NOT_SEEN, Difference, Findings, Selection
 from reforg.verification.show.wording import (
     MEAN,
-    NOT_SEEN,
     SHAPE,
     UNBOUNDED,
     closest,
@@ -34,7 +33,7 @@ def path(name: str) -> str:
     return "<wbr>".join(escape(piece) for piece in re.findall(r"[^.]{0,40}\.|[^.]{1,40}", name_of(name)))
 
 
-def faults(report: Report) -> str:
+def faults(report: Findings) -> str:
     """Every fault with its explanation."""
     headings = ("", "#"), ("", "value"), ("w", "what it is"), ("n", "error"), ("n", "limit"), ("n", "error / limit"), ("", "where")
     rows = [_fault(number, fault) for number, fault in enumerate(report.faults, 1)]
@@ -72,7 +71,7 @@ def _what(difference: Difference) -> str:
     return "<br>".join(told) or '<span class="soft">no known variant explains it</span>' * (not difference.passed)
 
 
-def differences(report: Report) -> str:
+def differences(report: Findings) -> str:
     """Every compared value."""
     headings = ("", "value"), ("n", "error"), ("n", "limit"), ("n", "error / limit"), ("", "where"), ("", "shape"), ("", "remarks")
     rows = []
@@ -87,7 +86,7 @@ def _remarks(difference: Difference) -> str:
     return _what(difference) if difference.passed or difference.explanation or difference.note else ""
 
 
-def selections(report: Report) -> str:
+def selections(report: Findings) -> str:
     """One row for each reorganization, with the image nearest to its limit."""
     headings = (
         ("", "block"),
