@@ -34,7 +34,7 @@ types: $(VENV)/linted
 
 docs: $(VENV)/tested  ## code in the pages is the source's, links lead somewhere, examples run
 	$(BIN)/python docs/include.py --check
-	$(BIN)/python -m pytest -q tests/test_docs.py
+	$(BIN)/python -m pytest -q tests/docs/test_pages.py
 
 libraries: $(VENV)/tested  ## the default tests of models and operations on torch and JAX too (CPU builds)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "torch==2.13.0" "jax>=0.5"
@@ -54,7 +54,7 @@ performance: $(VENV)/tested  ## run again all that docs/performance.md reports; 
 	$(BIN)/python docs/performance.py --kept performance.json
 
 wheel: $(VENV)/tested  ## build the wheel, install it into an empty environment elsewhere, run it there
-	$(BIN)/python tests/wheel.py
+	$(BIN)/python tests/tools/wheel.py
 
 clean:
 	rm -rf $(VENV) $(ORACLE) dist build

@@ -63,14 +63,14 @@ class Part:
 
 
 PARTS = {
-    "costs": Part(("tests/published_costs.py",), whole),
+    "costs": Part(("tests/tools/published_costs.py",), whole),
     "oracle": Part(("-m", "pytest", "-q", "-c", "pyproject.toml", "tests/oracle"), last_lines),
     "tests": Part(("-m", "pytest", "-q"), last_lines),
     "libraries": Part(("-m", "pytest", "-q", "--libraries", LIBRARIES), last_lines),
     "properties": Part(("-m", "pytest", "-q", "tests/properties", "--libraries", LIBRARIES, "--examples", "3"), last_lines),
     "broken": Part(("tests/properties/broken.py",), caught),
-    "traps": Part(("tests/mutations.py",), caught),
-    "mutants": Part(("tests/mutants.py", "--page", "docs/mutants.md"), by_file),
+    "traps": Part(("tests/tools/traps.py",), caught),
+    "mutants": Part(("tests/tools/mutants", "--page", "docs/mutants.md"), by_file),
     "bench": Part(("docs/bench.py",), whole),
 }
 

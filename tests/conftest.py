@@ -16,11 +16,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+HERE = Path(__file__).parent
 ALWAYS = ("numpy", "numpy-readonly", "strict")
 OPTIONAL = {"torch": "torch", "jax": "jax", "jax-jit": "jax", "cupy": "cupy"}
 OF_NO_LIBRARY = {  # files, the Hub, pictures, pages, commands: the same with any array library
-    *("test_commands.py", "test_docs.py", "test_files.py", "test_fuzz.py", "test_hostile.py", "test_hub.py", "test_images.py"),
-    *("test_info.py", "test_labels.py", "test_layering.py", "test_mutants.py", "test_published.py", "test_verify_reports.py"),
+    *("catalog/test_labels.py", "catalog/test_published.py", "cli/test_info.py", "docs/test_commands.py", "docs/test_pages.py"),
+    *("images/test_images.py", "test_files.py", "test_layering.py", "test_mutants.py", "verification/test_reports.py"),
+    *("weights/test_fuzz.py", "weights/test_hostile.py", "weights/test_hub.py"),
 }
 GRADIENTS = ("torch", "jax-jit")  # libraries that differentiate; tests marked `gradient` run on these
 SEEN: Counter[str] = Counter()
@@ -151,7 +153,8 @@ def pytest_report_header(config: pytest.Config) -> str | None:
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Where array libraries are named, the tests that none of them concerns are left out."""
-    return True if config.getoption("--libraries") and collection_path.name in OF_NO_LIBRARY else None
+    of_none = collection_path in {HERE / name for name in OF_NO_LIBRARY}
+    return True if config.getoption("--libraries") and of_none else None
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -4,12 +4,12 @@ import json
 from collections import Counter
 from dataclasses import asdict, replace
 
-import mutants
 import pytest
-from mutants_operators import Source, required_parameters
-from mutants_operators import mutants as mutants_of
-from mutants_run import AROUND, Outcome, Stage, copied, fingerprint, measured, rest, tried
-from mutations import MUTATIONS
+from mutants import score as mutants
+from mutants.operators import Source, required_parameters
+from mutants.operators import mutants as mutants_of
+from mutants.run import AROUND, Outcome, Stage, copied, fingerprint, measured, rest, tried
+from traps import MUTATIONS
 
 TEXT = '''"""No 1 is "here"."""
 import math
@@ -199,7 +199,7 @@ def test_time_kills(project):
 
 
 def test_a_test_that_reads_the_source_is_found_out(project, monkeypatch):
-    monkeypatch.setattr("mutants_run.QUICK", ["tests/test_reads.py"])
+    monkeypatch.setattr("mutants.run.QUICK", ["tests/test_reads.py"])
     reads = "def test_text():\n    with open('reforg/program.py') as file:\n        assert '# here' in file.read()\n"
     (project / "tests" / "test_reads.py").write_text(reads)
     (project / "reforg" / "program.py").write_text(PROGRAM + "# here\n")
@@ -215,7 +215,7 @@ def test_the_second_stage_has_every_test_but_those_of_the_source_and_of_what_is_
     left_out = {"tests/test_layering.py", "tests/test_mutants.py"} | around
     assert {name for name in every if "/oracle/" not in name} - set(names) == left_out
     assert len(names) == len(set(names))
-    assert names.index("tests/test_contract.py") < names.index("tests/test_docs.py")
+    assert names.index("tests/models/test_contract.py") < names.index("tests/docs/test_pages.py")
 
 
 def test_results_are_kept_while_their_file_stays_as_it_was(tmp_path):

@@ -1,6 +1,6 @@
 """What the official code really does where ports go wrong: one test a trap, on numbers worked out by hand or by definition.
 
-tests/mutations.py springs every trap in a copy of the source and shows which tests go red.
+tests/tools/traps.py springs every trap in a copy of the source and shows which tests go red.
 """
 
 import math

@@ -44,7 +44,7 @@ EVIT = {"evit_tiny_patch16_224": ("tiny", 224), "evit_base_patch16_224": ("base"
     f"evit_small_patch16_{side}": ("small", side) for side in (224, 272, 288, 304)
 }
 SHUNTED = {"shunted_t": ((1, 2, 4, 1), 0), "shunted_s": ((2, 4, 12, 1), 1), "shunted_b": ((3, 4, 24, 2), 2)}
-TRAINED = ("evit_fmnist", "deit3_fmnist", "shunted_fmnist")  # this project's own, recorded in tests/test_golden.py
+TRAINED = ("evit_fmnist", "deit3_fmnist", "shunted_fmnist")  # this project's own, recorded in tests/golden/test_golden.py
 TIMM = sorted(set(reforg.list_models()) & set(timm.list_models()))
 
 

@@ -38,8 +38,8 @@ from reforg.config import ShuntedConfig
 from reforg.errors import ReforgError
 from reforg.ops import REFERENCE, Ops, Recorder, untraced
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-import onnx_export  # it lies beside this folder
+sys.path.insert(0, str(Path(__file__).parent.parent / "tools"))
+import onnx_export  # it lies in the folder of tools
 
 Arrays = dict[str, Any]
 ENGINES = {  # in turn, from model to model

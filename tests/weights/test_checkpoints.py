@@ -17,7 +17,7 @@ from reforg.weights import checkpoints, containers, contents
 from reforg.weights.checkpoints import Stub
 from reforg.weights.checkpoints.imports import is_data, named
 
-FILES = Path(__file__).parent / "files"
+FILES = Path(__file__).parents[1] / "files"
 EXPECTED = FILES / "expected.safetensors"
 NAMES = sorted(path.stem for path in FILES.glob("*.pth"))
 

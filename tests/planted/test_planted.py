@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
-sys.path.insert(0, str(Path(__file__).parent / "planted"))
+sys.path.insert(0, str(Path(__file__).parent))
 from planting import FAMILIES, Fault, Row, exceeds, faulty, judged, own_effect, ran  # noqa: E402  they import what may be missing
 from vit_faults import ALL, FAULTS  # noqa: E402
 from vit_legal import LEGAL, legal  # noqa: E402

@@ -18,33 +18,34 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mutants_operators import Mutant
+from mutants.operators import Mutant
 
 COPIED = ("reforg", "backends", "golden", "tests", "docs", "pyproject.toml", "README.md", "LICENSE", "NOTICE", "Makefile")
 LIMITED = 'ulimit -v 8388608; "$@"; exit $?'  # 8 GiB; the shell stays, as what is told of completion asks for one
 SETTINGS = ["-x", "-q", "-p", "no:cacheprovider", "--hypothesis-profile=ci"]  # which makes every search the same at every run
 
 SLOW = (  # golden outputs of large models, which find little that the micro models' intermediates do not
-    "tests/test_golden.py::test_float64_logits_are_the_official_ones",
-    "tests/test_golden.py::test_float32_is_as_near_to_the_truth_as_torch_is",
-    "tests/test_golden.py::test_trained_models_answer_as_the_official_ones_do",
+    "tests/golden/test_golden.py::test_float64_logits_are_the_official_ones",
+    "tests/golden/test_golden.py::test_float32_is_as_near_to_the_truth_as_torch_is",
+    "tests/golden/test_golden.py::test_trained_models_answer_as_the_official_ones_do",
 )
 QUICK = [
-    "tests/test_traps.py", "tests/test_ops.py", "tests/test_golden.py", "--libraries", "numpy,strict",
+    "tests/test_traps.py", "tests/ops/test_ops.py", "tests/golden/test_golden.py", "--libraries", "numpy,strict",
     *(f"--deselect={test}" for test in SLOW),
 ]  # fmt: skip
 EARLY = (
-    "properties/test_selection.py", "properties/", "test_contract.py", "test_backends.py", "test_costs.py",
-    "test_golden.py", "test_ops.py", "test_traps.py",
+    "properties/test_selection.py", "properties/", "models/test_contract.py", "backends/test_backends.py", "costs/test_costs.py",
+    "golden/test_golden.py", "ops/test_ops.py", "test_traps.py",
 )  # fmt: skip
 AROUND = {  # files, pictures, the command line: they cost most of the time, and a forward pass is what they are not about
-    "test_bench.py", "test_checkpoints.py", "test_classify.py", "test_cli.py", "test_commands.py", "test_fuzz.py",
-    "test_hostile.py", "test_hub.py", "test_images.py", "test_info.py", "test_labels.py", "test_published.py", "test_spellings.py",
+    "bench/test_bench.py", "weights/test_checkpoints.py", "classification/test_classify.py", "cli/test_cli.py",
+    "docs/test_commands.py", "weights/test_fuzz.py", "weights/test_hostile.py", "weights/test_hub.py", "images/test_images.py",
+    "cli/test_info.py", "catalog/test_labels.py", "catalog/test_published.py", "weights/test_spellings.py",
 }  # fmt: skip
 OF_THE_SOURCE = (  # what looks at the text of the source, at imports and their time, and at mutants, not at what a model does
     "tests/test_layering.py",
     "tests/test_mutants.py",
-    "tests/test_docs.py::test_includes_are_current",
+    "tests/docs/test_pages.py::test_includes_are_current",
 )
 
 
@@ -80,7 +81,7 @@ def fingerprint(text: str) -> str:
 def rest(folder: Path) -> list[str]:
     """The arguments of the second stage: likely killers first, then the other files."""
     tests = folder / "tests"
-    files = [path.relative_to(tests).as_posix() for path in (*tests.glob("test_*.py"), *tests.glob("properties/test_*.py"))]
+    files = [path.relative_to(tests).as_posix() for path in tests.rglob("test_*.py") if "oracle" not in path.parts]
     wanted = [f"tests/{file}" for file in sorted(set(files) - AROUND, key=lambda file: (_turn(file), file))]
     return [*(file for file in wanted if file not in OF_THE_SOURCE), *(f"--deselect={test}" for test in OF_THE_SOURCE)]
 
@@ -103,7 +104,7 @@ def copied(root: Path, folder: Path) -> Path:
 
 def environment(folder: Path) -> dict[str, str]:
     """Nothing of the caller's but the checkpoints that pages are tried on; the copy comes before any installed reforg."""
-    shared = os.environ.get("REFORG_SHARED", Path(__file__).parents[2] / "shared")
+    shared = os.environ.get("REFORG_SHARED", Path(__file__).parents[4] / "shared")
     return {
         "PYTHONPATH": os.pathsep.join(str(folder / part) for part in (".", "backends", "golden")),
         "PATH": "/usr/bin:/bin",

@@ -80,7 +80,7 @@ SMALL = {"weights": "synthetic", "embed_dim": 24, "depth": 1, "num_heads": 3, "i
 
 
 class TestModels:
-    """A model's labels: the Hub's (tests/test_hub.py), else its own, else ImageNet's."""
+    """A model's labels: the Hub's (tests/weights/test_hub.py), else its own, else ImageNet's."""
 
     def test_a_thousand_classes_are_imagenets(self):
         assert reforg.create_model("deit_tiny_patch16_224", **SMALL).labels == labels.builtin(1000)

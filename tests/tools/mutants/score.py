@@ -1,19 +1,19 @@
 """How many small mistakes in the models and operations the default tests find: a mutation score.
 
-    python tests/mutants.py [--count 300] [--seed 0] [--jobs 2]     tries a sample, prints the report
-    python tests/mutants.py --page docs/mutants.md                  the same, and writes the report there
-    python tests/mutants.py --list [--files vit.py ...]             every mutant of some files, none of them run
-    python tests/mutants.py --only ID ...                           tries these again, whether in the sample or not
+    python tests/tools/mutants [--count 300] [--seed 0] [--jobs 2]     tries a sample, prints the report
+    python tests/tools/mutants --page docs/mutants.md                  the same, and writes the report there
+    python tests/tools/mutants --list [--files vit.py ...]             every mutant of some files, none of them run
+    python tests/tools/mutants --only ID ...                           tries these again, whether in the sample or not
 
-mutants_operators.py makes every mutant of one change; this takes a sample, fixed by its seed, from each file in proportion
-(ten at least), and tries each in a copy of the project (mutants_run.py): the quick tests first, then the rest of the default
+operators.py makes every mutant of one change; this takes a sample, fixed by its seed, from each file in proportion
+(ten at least), and tries each in a copy of the project (run.py): the quick tests first, then the rest of the default
 tests, to the first red one. Six times a clean run's time counts as red. Left out are the tests of files, pictures and the command
-line (mutants_run.AROUND), so the score is a lower bound; and those that look at the source's text or at the time of its import:
-test_layering, "the code in the pages is the source's" of test_docs, and test_mutants. That no other test is such a one is tried
+line (run.AROUND), so the score is a lower bound; and those that look at the source's text or at the time of its import:
+test_layering, "the code in the pages is the source's" of test_pages, and test_mutants. That no other test is such a one is tried
 first: all must be green while the files are written in another layout.
 
 Results are kept in --output, a line each, as long as their file stays as it was; what was tried is not tried again (begin a new
-file after a change of tests). mutants_reasons.py says which survivors are equivalent to the original (not counted) and which are
+file after a change of tests). reasons.py says which survivors are equivalent to the original (not counted) and which are
 accepted. Exit code 1 where a survivor has no reason, where the score is below 95%, or where a test is red without a mutant.
 """
 
@@ -29,11 +29,11 @@ from dataclasses import asdict
 from pathlib import Path
 from queue import SimpleQueue
 
-from mutants_operators import Mutant, mutants, required_parameters
-from mutants_reasons import REASONS
-from mutants_run import Outcome, Stage, copied, fingerprint, measured, tried
+from mutants.operators import Mutant, mutants, required_parameters
+from mutants.reasons import REASONS
+from mutants.run import Outcome, Stage, copied, fingerprint, measured, tried
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 MODELS = ("vit.py", "evit.py", "shunted.py", "tokens.py", "arrays.py")
 OUTPUT = Path(tempfile.gettempdir()) / "reforg-mutants.jsonl"
 LEAST_SCORE = 0.95
@@ -165,7 +165,7 @@ def report(found: list[Mutant], chosen: list[Mutant], outcomes: dict[str, Outcom
     tally = Tally(chosen, outcomes)
     lines = [
         *("# Mutants: what the default tests find", ""),
-        "`python tests/mutants.py --page docs/mutants.md` wrote this page. A mutant is one small change of one place: another",
+        "`python tests/tools/mutants --page docs/mutants.md` wrote this page. A mutant is one small change of one place: another",
         "operator, another number, arguments exchanged, a call left out and the like. It is killed where a default test goes red.",
         "The score is the killed ones' share; mutants that no program can tell from the original do not count.",
         "",
@@ -248,7 +248,3 @@ def main() -> int:
     page = report(found, chosen, outcomes, options.seed)
     (options.page.write_text(page, encoding="utf-8") if options.page else print(page, end=""))
     return int(not Tally(chosen, outcomes).passed)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,4 +1,4 @@
-"""A short run of the fuzz target; `python tests/fuzz.py` is the long one."""
+"""A short run of the fuzz target; `python tests/tools/fuzz.py` is the long one."""
 
 import random
 

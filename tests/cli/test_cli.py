@@ -20,7 +20,7 @@ from reforg.demo import picture
 from reforg.models import embedded
 from reforg.weights.convert import convert
 
-ARCHIVE = Path(__file__).parent / "files" / "archive.pth"
+ARCHIVE = Path(__file__).parents[1] / "files" / "archive.pth"
 ENVIRONMENT = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "FORCE_COLOR")}
 
 

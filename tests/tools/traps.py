@@ -1,6 +1,6 @@
 """Spring every trap in a copy of the source and see which test goes red.
 
-    python tests/mutations.py [WORDS]         prints the table of docs/mutations.md; WORDS choose rows
+    python tests/tools/traps.py [WORDS]       prints the table of docs/traps.md; WORDS choose rows
 
 Each row changes one place of one file, as a port that fell into the trap would have it, and runs the golden, trap and
 operation tests until the first failure. Exit code 1 where a mutant survives or a place is no longer there.
@@ -13,8 +13,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-QUICK = ["tests/test_traps.py", "tests/test_golden.py", "tests/test_ops.py"]
+ROOT = Path(__file__).parents[2]
+QUICK = ["tests/test_traps.py", "tests/golden/test_golden.py", "tests/ops/test_ops.py"]
 COPIED = ("reforg", "backends", "golden", "tests", "pyproject.toml", "README.md", "LICENSE", "NOTICE")
 
 MUTATIONS = [  # trap, what the port does instead, file, source, mutant

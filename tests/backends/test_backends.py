@@ -318,7 +318,7 @@ PIECES = {
     "vit.self_attention": ("evit", 3),
     "vit.mlp": ("evit", 3),
     "evit.reorganize": ("evit", 3),
-    "vit.pooled": ("evit", 0),  # of answers; see tests/test_plans.py
+    "vit.pooled": ("evit", 0),  # of answers; see tests/plans/test_plans.py
     "vit.classify": ("evit", 1),
     "shunted.stem": ("shunted", 1),
     "shunted.embed": ("shunted", 3),

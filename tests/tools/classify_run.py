@@ -1,7 +1,7 @@
 """`reforg classify` on thousands of images: how fast beside its parts, and what is left where it is killed.
 
-    python tests/classify_run.py --throughput [MODEL [COUNT]]
-    python tests/classify_run.py --kill [COUNT]
+    python tests/tools/classify_run.py --throughput [MODEL [COUNT]]
+    python tests/tools/classify_run.py --kill [COUNT]
 
 --throughput: photographs of 500x375 pixels decoded alone, the model alone, and both as the command does them, taking turns
 in one process, so that whatever else the machine does falls on all three; exit code 1 where the third is below nine tenths

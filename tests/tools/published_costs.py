@@ -1,6 +1,6 @@
 """Published costs beside ours, and which rule of counting would give which figure.
 
-    python tests/published_costs.py        prints both tables and what follows from them, as Markdown
+    python tests/tools/published_costs.py        prints both tables and what follows from them, as Markdown
 
 The figures are those of the tables of Touvron et al. 2021 [DeiT], 2022 [DeiT III], Liang et al. 2022 [EViT] and Ren et al. 2022
 [Shunted]. What tools count is read from fvcore's `jit_handles.py` and torchprofile's `handlers.py`.

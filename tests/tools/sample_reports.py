@@ -1,6 +1,6 @@
 """Reports as verifications give them, made by hand of synthetic figures: what is tested is how they are shown.
 
-python tests/sample_reports.py FOLDER      writes each as text, JSON and HTML
+python tests/tools/sample_reports.py FOLDER      writes each as text, JSON and HTML
 """
 
 import sys

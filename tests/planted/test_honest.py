@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 torch = pytest.importorskip("torch")
-sys.path.insert(0, str(Path(__file__).parent / "planted"))
+sys.path.insert(0, str(Path(__file__).parent))
 from honest import ENGINES, Tally, alarms, candidate, case, examined  # noqa: E402  they import what may be missing
 
 import reforg  # noqa: E402

@@ -534,7 +534,7 @@ def torch():
 @pytest.fixture(scope="module")
 def literal(torch):
     """EViT and Shunted as torch modules, independent of reforg."""
-    path = Path(__file__).parent / "oracle" / "literal.py"
+    path = Path(__file__).parents[1] / "oracle" / "literal.py"
     spec = importlib.util.spec_from_file_location("literal_for_candidates", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

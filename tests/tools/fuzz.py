@@ -1,6 +1,6 @@
 """Mutated checkpoints: whatever comes of them is a WeightsError or exactly the tensors that the file describes.
 
-    python tests/fuzz.py --seconds 600        one line a minute, and every finding with the file that makes it
+    python tests/tools/fuzz.py --seconds 600        one line a minute, and every finding with the file that makes it
 
 `check` is also what the short version in test_fuzz.py calls.
 """
@@ -24,7 +24,7 @@ from safetensors.numpy import save
 
 import reforg
 
-FILES = Path(__file__).parent / "files"
+FILES = Path(__file__).parents[1] / "files"
 EDGES = [0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 2**63 - 1, 2**63, 2**64 - 1]
 PREFIXES = ("module.", "_orig_mod.", "model.")
 

@@ -16,7 +16,7 @@ import reforg_golden
 from reforg.catalog import synthetic
 
 CASES = {case.id: case for case in reforg_golden.cases() if case.entry["weights"] != "embedded"}
-KERNELS = Path(__file__).parents[1] / "backends" / "reforg_cupy" / "kernels.py"
+KERNELS = Path(__file__).parents[2] / "backends" / "reforg_cupy" / "kernels.py"
 ARCHITECTURES = ("sm_80", "sm_90")
 
 
