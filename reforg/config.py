@@ -2,9 +2,9 @@
 
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import Field, dataclass, fields
 from numbers import Real
-from typing import Any
+from typing import Any, ClassVar
 
 from reforg.errors import BackendError, ConfigError, nearest
 
@@ -14,8 +14,32 @@ DTYPES = tuple(ITEM_BYTES)
 LARGEST_COUNT, LARGEST_DEPTH = 2**24, 2**10  # what may be asked for, before anything is computed from it
 
 
+class Config:
+    """What every family's config has: a frozen dataclass with these fields, each with a default, and fields of its own.
+
+    family: its word in messages and tables. num_classes: 0 for a model that answers with pooled features.
+    """
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+    family: str
+    img_size: Size
+    in_chans: int
+    num_classes: int
+    norm_eps: float
+
+    def __post_init__(self) -> None:
+        _freeze(self)
+        check_count("in_chans", self.in_chans, 1)
+        _check_common(self)
+
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """Height and width of the images that the weights are for, in pixels."""
+        return self.img_size if isinstance(self.img_size, tuple) else (self.img_size, self.img_size)
+
+
 @dataclass(frozen=True)
-class VitConfig:
+class VitConfig(Config):
     """ViT, DeiT, DeiT III and EViT. Keywords as in timm and in the official code; sizes in pixels.
 
     keep_rate: one rate for the blocks in drop_loc, or one value a block; below 1 a block reorganizes its tokens.
@@ -96,11 +120,6 @@ class VitConfig:
         per_block(self.tokens, self.depth, "tokens")
 
     @property
-    def image_shape(self) -> tuple[int, int]:
-        """Height and width of the images that the position embedding fits, in pixels."""
-        return self.img_size if isinstance(self.img_size, tuple) else (self.img_size, self.img_size)
-
-    @property
     def grid(self) -> tuple[int, int]:
         """Patches of such an image, vertically and horizontally."""
         height, width = self.image_shape
@@ -147,7 +166,7 @@ class VitConfig:
 
 
 @dataclass(frozen=True)
-class ShuntedConfig:
+class ShuntedConfig(Config):
     """Shunted Transformer. One value a stage; sr_ratios is the reduction of the coarser half of the heads."""
 
     family: str = "shunted"
@@ -187,11 +206,6 @@ class ShuntedConfig:
                     f"embed_dims {self.embed_dims[stage]}"
                 )
 
-    @property
-    def image_shape(self) -> tuple[int, int]:
-        """Height and width of the images, in pixels; any size that leaves no stage empty does as well."""
-        return self.img_size if isinstance(self.img_size, tuple) else (self.img_size, self.img_size)
-
     def reductions(self, stage: int) -> tuple[int, ...]:
         """By how much each group of heads reduces its keys: (r, r / 2) for two halves, or (1,) for all heads."""
         ratio = self.sr_ratios[stage]
@@ -200,9 +214,6 @@ class ShuntedConfig:
     def hidden_dim(self, stage: int) -> int:
         """Width of the MLP's hidden layer."""
         return int(self.embed_dims[stage] * self.mlp_ratios[stage])
-
-
-Config = VitConfig | ShuntedConfig
 
 
 def per_block(value: Any, depth: int, name: str) -> tuple[Any, ...]:
@@ -232,7 +243,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
-def _check_common(config: Any) -> None:
+def _check_common(config: Config) -> None:
     check_count("num_classes", config.num_classes, 0)
     check_size(config.img_size)
     _check_number("norm_eps", config.norm_eps)
@@ -285,7 +296,7 @@ def _check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:
         raise ConfigError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
 
 
-def _freeze(config: Any) -> None:
+def _freeze(config: Config) -> None:
     """Lists become tuples and numbers Python's own, so that a config can be compared, hashed and written as JSON."""
     for field in fields(config):
         object.__setattr__(config, field.name, _frozen(getattr(config, field.name)))

@@ -1,26 +1,17 @@
 """Names and shapes of a model's tensors: the official state dict, derived from the config alone."""
 
-from reforg.config import Config, ShuntedConfig, VitConfig
+import math
+from collections.abc import Mapping
+
+from reforg.config import ShuntedConfig, VitConfig
 
 Shapes = dict[str, tuple[int, ...]]
 BUFFERS = ("running_mean", "running_var")  # in the state dict, but not counted as parameters
 
 
-def shapes(config: Config) -> Shapes:
-    """Every tensor that a forward pass reads, name -> shape, under the official names and in the official order."""
-    return _vit(config) if isinstance(config, VitConfig) else _shunted(config)
-
-
-def num_params(config: Config) -> int:
-    """Number of trained values, as sum(p.numel() for p in torch_model.parameters())."""
-    total = 0
-    for name, shape in shapes(config).items():
-        if not name.endswith(BUFFERS):
-            size = 1
-            for side in shape:
-                size *= side
-            total += size
-    return total
+def trained(shapes: Shapes) -> int:
+    """How many values of tensors of these shapes are trained, as sum(p.numel() for p in torch_model.parameters())."""
+    return sum(math.prod(shape) for name, shape in shapes.items() if not name.endswith(BUFFERS))
 
 
 def _layer(path: str, out: int, *rest: int, bias: bool = True) -> Shapes:
@@ -36,9 +27,10 @@ def _batch_norm(path: str, width: int) -> Shapes:
     return _norm(path, width) | {f"{path}.{buffer}": (width,) for buffer in BUFFERS}
 
 
-def _vit(config: VitConfig) -> Shapes:
+def vit_shapes(config: VitConfig) -> Shapes:
+    """The tensors of ViT, DeiT, DeiT III and EViT, in the official order."""
     width, positions = config.embed_dim, config.grid[0] * config.grid[1]
-    positions += 0 if config.no_embed_class else config.num_special
+    positions += special_positions(config)
     first, *others = config.special_tokens
     found: Shapes = {first: (1, 1, width), "pos_embed": (1, positions, width)}
     found |= dict.fromkeys(others, (1, 1, width))
@@ -49,6 +41,21 @@ def _vit(config: VitConfig) -> Shapes:
     for head in config.heads:
         found |= _layer(head, config.num_classes, width)
     return found
+
+
+def special_positions(config: VitConfig) -> int:
+    """How many of the position embedding's rows, the first ones, are special tokens' and none of the patches'."""
+    return 0 if config.no_embed_class else config.num_special
+
+
+def vit_img_size(found: Mapping[str, tuple[int, ...]], config: VitConfig) -> int | None:
+    """The side in pixels of the images that a position embedding among these shapes is for; None if it is of no square grid."""
+    shape = found.get("pos_embed", ())
+    if len(shape) != 3 or shape[2] != config.embed_dim:
+        return None
+    patches = shape[1] - special_positions(config)
+    side = math.isqrt(max(patches, 0))
+    return side * config.patch_size if side and side * side == patches else None
 
 
 def _patch_stem(config: VitConfig) -> Shapes:
@@ -84,7 +91,8 @@ def _gains(path: str, number: int, config: VitConfig) -> Shapes:
     return {config.gain(path, number, branch): (config.embed_dim,) for branch in config.branches}
 
 
-def _shunted(config: ShuntedConfig) -> Shapes:
+def shunted_shapes(config: ShuntedConfig) -> Shapes:
+    """The tensors of the Shunted Transformer, in the official order."""
     found: Shapes = {}
     for stage, width in enumerate(config.embed_dims):
         number = stage + 1

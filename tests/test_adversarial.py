@@ -25,9 +25,9 @@ from reforg import create_model, evit, shunted, vit
 from reforg.catalog import synthetic
 from reforg.catalog.names import build_config
 from reforg.catalog.synthetic import uniform
+from reforg.families import shapes
 from reforg.models.backend import load
 from reforg.ops import REFERENCE, Network, Recorder
-from reforg.parameters import shapes
 
 FRAMEWORKS = {"numpy": "numpy", "torch": "torch", "jax": "jax"}
 BACKENDS = [name for name, module in FRAMEWORKS.items() if importlib.util.find_spec(module)]

@@ -78,7 +78,7 @@ BESIDES = {
     "reforg_torch/peer/exported.py": {"onnxscript"},
     "reforg_onnx/peer/onnxruntime.py": {"onnxruntime"},
     "reforg_onnx/peer/openvino.py": {"openvino"},
-    "reforg_jax/peer.py": {"reforg.vit", "reforg.shunted"},
+    "reforg_jax/peer.py": {"reforg.families"},
 }
 
 

@@ -10,8 +10,8 @@ import jax
 import numpy as np
 
 import reforg_jax as backend
-from reforg import shunted, vit
-from reforg.config import Config, ShuntedConfig
+from reforg.config import Config
+from reforg.families import family_of
 
 name = "jax jit"
 version = backend.version
@@ -34,9 +34,7 @@ def build(
 
     @jax.jit  # type: ignore[untyped-decorator]
     def forward(weights: Any, images: Any) -> Any:
-        return (
-            shunted.forward(weights, images, config) if isinstance(config, ShuntedConfig) else vit.forward(weights, images, config)
-        )
+        return family_of(config).forward(weights, images, config)
 
     def run(images: Any) -> Any:
         logits = backend.to_numpy(forward(arrays, backend.asarray(images, kind, device)))

@@ -9,7 +9,7 @@ from reforg.bench.request import Case
 from reforg.catalog import synthetic
 from reforg.config import Config
 from reforg.errors import BackendError
-from reforg.parameters import shapes
+from reforg.families import shapes
 from reforg.weights.loading import save_weights
 
 

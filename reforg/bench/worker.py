@@ -87,7 +87,7 @@ def _try(peer: Any, dtype: str, task: Task) -> None:
     """BackendError where a peer cannot compute a small model in that dtype on that device."""
     from reforg.catalog import synthetic
     from reforg.config import VitConfig
-    from reforg.parameters import shapes
+    from reforg.families import shapes
 
     config = VitConfig(img_size=8, patch_size=8, embed_dim=4, depth=1, num_heads=1, num_classes=2)
     try:

@@ -10,6 +10,7 @@ from typing import Any
 
 from reforg.config import Config, ShuntedConfig, VitConfig
 from reforg.errors import ConfigError, nearest
+from reforg.families import FAMILIES
 
 WIDTHS = {  # embed_dim, depth, num_heads
     "tiny": (192, 12, 3),
@@ -31,7 +32,7 @@ EMBEDDED = ("evit_fmnist", "deit3_fmnist", "shunted_fmnist")
 class Entry:
     """A name's family of configs and the values that differ from its defaults."""
 
-    config: type[VitConfig] | type[ShuntedConfig]
+    config: type[Config]
     values: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -136,9 +137,13 @@ def _aliases() -> dict[str, tuple[str, dict[str, Any]]]:
 
 
 @lru_cache(maxsize=1)
-def registry() -> dict[str, Entry]:
-    """Name -> entry, for every name that is no alias."""
+def _own() -> dict[str, Entry]:
     return _vits() | _deits() | _deit3s() | _evits() | _shunteds() | _embedded()
+
+
+def registry() -> dict[str, Entry]:
+    """Name -> entry, for every name that is no alias: those of the tables above, and those that a family brings."""
+    return _own() | {name: Entry(kind, values) for kind, family in FAMILIES.items() for name, values in family.models.items()}
 
 
 @lru_cache(maxsize=1)

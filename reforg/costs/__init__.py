@@ -13,7 +13,7 @@ from reforg.catalog.names import build_config, check_settings
 from reforg.config import ITEM_BYTES, Config, ShuntedConfig, VitConfig, check_count, check_dtype, check_size
 from reforg.costs import shunted, vit
 from reforg.costs.ledger import Layer, Ledger, peak_bytes
-from reforg.parameters import num_params, shapes
+from reforg.families import num_params, shapes
 
 __all__ = ["Cost", "Layer", "cost"]
 
@@ -78,7 +78,7 @@ def cost(
     )  # fmt: skip
 
 
-def booked(config: Config, images: tuple[int, int, int, int], item_bytes: int) -> tuple[Ledger, dict[str, int]]:
+def booked(config: Any, images: tuple[int, int, int, int], item_bytes: int) -> tuple[Ledger, dict[str, int]]:
     """The ledger of a forward pass over images of that shape, and the tokens of its parts."""
     ledger = Ledger(shapes(config), item_bytes)
     given = ledger.made(images)

@@ -8,14 +8,13 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from reforg import parameters, shunted, vit
 from reforg.arrays import Array, namespace
 from reforg.catalog import labels as class_names
 from reforg.catalog.names import EMBEDDED, check_settings
-from reforg.config import Config, ShuntedConfig, VitConfig
+from reforg.config import Config
 from reforg.costs import cost
 from reforg.errors import BackendError, ConfigError, DtypeError, ImageError, ShapeError, WeightsError, nearest
-from reforg.evit import Schedule
+from reforg.families import family_of, num_params
 from reforg.host import all_finite, exported, in_order, on_host
 from reforg.images.preprocessing import Preprocessing, of_name
 from reforg.models import embedded
@@ -33,6 +32,7 @@ class Model:
     ) -> None:  # fmt: skip
         self.name = name
         self.config = config
+        self._family = family_of(config)
         self._weights = dict(weights)
         self._place = array_api_compat.device(next(iter(weights.values())))  # where images go, wherever they come from
         self.backend = backend
@@ -79,7 +79,7 @@ class Model:
 
         pyramid=True, Shunted only: the normed tokens of all four stages, each as (B, C, H', W').
         """
-        if pyramid and isinstance(self.config, VitConfig):
+        if pyramid and self._family.pyramid is None:
             raise ConfigError(f"{self.name} has no pyramid: its tokens have one size throughout")
         return self._computed(self._pyramid if pyramid else self._features, images, keep_rate, tokens, check_finite)
 
@@ -128,13 +128,9 @@ class Model:
         """The same model with fields of its config changed; weights are shared, positions resampled where img_size asks for it."""
         check_settings(self.name, self.config, settings)
         config = replace(self.config, **settings)
-        weights = self.weights
-        if isinstance(self.config, VitConfig) and isinstance(config, VitConfig) and config.grid != self.config.grid:
-            table = self.backend.to_numpy(weights["pos_embed"])
-            weights["pos_embed"] = weight_files.resampled(table, self.config, config.grid, config.antialias)
-        fitted = weight_files.fit(weights, config)
-        if fitted.get("pos_embed") is not self._weights.get("pos_embed"):
-            fitted["pos_embed"] = convert(self.backend, fitted["pos_embed"], self.dtype, self.device, "weight pos_embed")
+        fitted = weight_files.fit(self.weights | self._positions(config), config)
+        for key in [key for key, value in fitted.items() if value is not self._weights.get(key)]:
+            fitted[key] = convert(self.backend, fitted[key], self.dtype, self.device, f"weight {key}")
         preprocessing = self._preprocessing
         if preprocessing is not None and config.image_shape != self.config.image_shape:
             preprocessing = replace(preprocessing, size=config.image_shape, resize_size=None)
@@ -176,7 +172,7 @@ class Model:
     @property
     def num_params(self) -> int:
         """Number of trained values, as sum(p.numel() for p in torch_model.parameters())."""
-        return parameters.num_params(self.config)
+        return num_params(self.config)
 
     def __repr__(self) -> str:
         return f"<{self.name}: {self.num_params:,} parameters, {self.dtype} on {self.backend.name}>"
@@ -184,30 +180,28 @@ class Model:
     def _forward(
         self, weights: Mapping[str, Array], images: Array, ops: Ops, keep_rate: Any, tokens: Any, trace: Trace = untraced
     ) -> Array:
-        if isinstance(self.config, ShuntedConfig):
-            return shunted.forward(weights, images, self.config, ops, self._traced(trace))
-        return vit.forward(weights, images, self.config, ops, self._traced(trace), keep_rate, tokens)
+        return self._family.forward(weights, images, self.config, ops, self._traced(trace), *self._further(keep_rate, tokens))
+
+    def _further(self, keep_rate: Any, tokens: Any) -> tuple[Any, ...]:
+        """The arguments of a call that the family's functions take; `_schedule` has refused those of a family that takes none."""
+        return () if self._family.schedule is None else (keep_rate, tokens)
 
     def _traced(self, trace: Trace) -> Trace:
         """The trace that a forward pass is given, for models that treat what they compute once more."""
         return trace
 
-    def _features(
-        self, weights: Mapping[str, Array], images: Array, ops: Ops, keep_rate: Any, tokens: Any, pyramid: bool = False
-    ) -> Any:
-        if isinstance(self.config, ShuntedConfig):
-            return shunted.features(weights, images, self.config, ops, self._traced(untraced), pyramid)
-        return vit.features(weights, images, self.config, ops, self._traced(untraced), keep_rate, tokens)
+    def _features(self, weights: Mapping[str, Array], images: Array, ops: Ops, keep_rate: Any, tokens: Any) -> Any:
+        further = self._further(keep_rate, tokens)
+        return self._family.features(weights, images, self.config, ops, self._traced(untraced), *further)
 
     def _pyramid(self, weights: Mapping[str, Array], images: Array, ops: Ops, keep_rate: Any, tokens: Any) -> Any:
-        return self._features(weights, images, ops, keep_rate, tokens, True)
+        stages: Any = self._family.pyramid
+        return stages(weights, images, self.config, ops, self._traced(untraced), *self._further(keep_rate, tokens))
 
     def _answer(self, weights: Mapping[str, Array], images: Array, ops: Ops, keep_rate: Any, tokens: Any) -> tuple[Array, Array]:
         x = self._features(weights, images, ops, keep_rate, tokens)
         net = Network(weights, ops, self._traced(untraced))
-        if isinstance(self.config, ShuntedConfig):
-            return shunted.pooled(net, x, self.config), shunted.classify(net, x, self.config)
-        return vit.pooled(net, x, self.config), vit.classify(net, x, self.config)
+        return self._family.pooled(net, x, self.config), self._family.classify(net, x, self.config)
 
     def _computed(self, function: Callable[..., Any], images: Any, keep_rate: Any, tokens: Any, check_finite: bool | None) -> Any:
         """What a pure function of the model's makes of the images: by a plan, or in whatever parts the backend finds fastest."""
@@ -225,10 +219,17 @@ class Model:
         run = getattr(self.backend, "run", None) or (lambda forward, images, _bytes: forward(images))
         return run(lambda part: function(self._weights, part, self._ops, keep_rate, tokens), images, bytes_per_image)
 
+    def _positions(self, config: Config) -> dict[str, Array]:
+        """The model's own positions for another config of its family; empty where they serve as they are."""
+        positions = self._family.positions
+        names = () if positions is None else positions.names
+        tables = {name: self.backend.to_numpy(self._weights[name]) for name in names}
+        return weight_files.resampled(tables, self.config, config)
+
     def _schedule(self, keep_rate: Any, tokens: Any) -> str:
         """What a call keeps, in words; a mistake in it is an error before anything is computed."""
-        if isinstance(self.config, VitConfig):
-            schedule = Schedule(self.config, keep_rate, tokens)
+        if self._family.schedule is not None:
+            schedule = self._family.schedule(self.config, keep_rate, tokens)
             return repr((schedule.rates, schedule.tokens))  # which may be arrays of one number
         if keep_rate is not None or tokens is not None:
             raise ConfigError(f"{self.name} keeps all its tokens: keep_rate and tokens are arguments of ViT, DeiT and EViT")
@@ -276,17 +277,12 @@ class Model:
         if shape[1] != config.in_chans:
             hint = "; the channels come second" if shape[3] == config.in_chans else ""
             raise ShapeError(f"{self.name}: images have {shape[1]} channels instead of {config.in_chans} (shape {shape}){hint}")
-        height, width = shape[2:]
-        if isinstance(config, VitConfig):
-            patch = config.patch_size
-            if height % patch or width % patch or not height or not width:
-                raise ShapeError(f"{self.name}: image {height}x{width} does not divide into {patch}x{patch} patches")
-        elif not height or not width:
-            raise ShapeError(f"{self.name}: an image of {height}x{width} has no pixels")
+        if fault := self._family.size_fault(config, *shape[2:]):
+            raise ShapeError(f"{self.name}: {fault}")
 
 
 @lru_cache(maxsize=64)
 def widest(config: Config, size: tuple[int, int], dtype: str) -> int:
     """Bytes of the largest intermediate of one image that may arise, whatever the call keeps; narrow dtypes are widened."""
-    whole = replace(config, keep_rate=1.0, tokens=None) if isinstance(config, VitConfig) else config
+    whole = config if family_of(config).schedule is None else replace(config, keep_rate=1.0, tokens=None)
     return cost(whole, img_size=size, dtype="float64" if dtype == "float64" else "float32").largest_bytes

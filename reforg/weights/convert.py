@@ -78,7 +78,7 @@ def convert(
         bytes=sum(value.nbytes for value in loaded.weights.values()),
         discarded=loaded.discarded,
     )
-    heads = build_config(found.models[0]).num_heads if found.models else None
+    heads = getattr(build_config(found.models[0]), "num_heads", None) if found.models else None
     save_weights(loaded.weights, output, spelling, heads if isinstance(heads, int) else None, found.metadata)
     return found
 

@@ -1,8 +1,7 @@
 """Weights for a model: from anywhere, in its spelling, of its shapes, with positions for its image size."""
 
-import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,9 +12,9 @@ from reforg.catalog import synthetic
 from reforg.catalog.sources import seed_of
 from reforg.config import Config, VitConfig
 from reforg.errors import WeightsError
+from reforg.families import family_of, shapes
 from reforg.host import on_host
-from reforg.parameters import shapes
-from reforg.vit import resample_positions
+from reforg.parameters import Shapes
 from reforg.weights.loading import load
 from reforg.weights.mismatch import complaint, is_real, shape_of, told
 
@@ -26,6 +25,14 @@ GAINS = (
     (r"^(blocks\.\d+)\.gamma_(\d)(?:_(\d))?$", r"\1.ls\2\3.gamma"),
     (r"^(blocks\.\d+)\.ls(\d)(\d?)\.gamma$", r"\1.gamma_\2_\3"),
 )
+
+
+def _gains(config: VitConfig) -> tuple[str, str]:
+    """What the gains' names may be instead, and how the config's modules call them."""
+    return GAINS[0] if config.modules == "timm" else GAINS[1]
+
+
+SPELLED_TWICE: dict[type[Config], Callable[[Any], tuple[str, str]]] = {VitConfig: _gains}
 
 
 def obtain(source: Any, config: Config) -> dict[str, Any]:
@@ -46,8 +53,7 @@ def fit(weights: Mapping[str, Array], config: Config) -> dict[str, Array]:
     wanted = shapes(config)
     if not config.num_classes:  # asked for: pooled features, so the classifiers of the weights are of no use
         found = {name: value for name, value in found.items() if not name.startswith(CLASSIFIERS)}
-    if isinstance(config, VitConfig) and "pos_embed" in found:
-        found["pos_embed"] = _fit_positions(found["pos_embed"], config, wanted["pos_embed"])
+    found |= _fit_positions(found, config, wanted)
     if complaints := complaint(found, wanted):
         raise WeightsError(f"these weights do not fit this {config.family} config: {complaints}{told(weights, config.family)}")
     return {name: found[name] for name in wanted}
@@ -55,9 +61,9 @@ def fit(weights: Mapping[str, Array], config: Config) -> dict[str, Array]:
 
 def respell(weights: Mapping[str, Array], config: Config) -> dict[str, Array]:
     """LayerScale's gains under the names that the config's modules have, whichever of both spellings came."""
-    if not isinstance(config, VitConfig):
+    if type(config) not in SPELLED_TWICE:
         return dict(weights)
-    pattern, wanted = GAINS[0] if config.modules == "timm" else GAINS[1]
+    pattern, wanted = SPELLED_TWICE[type(config)](config)
     found: dict[str, Array] = {}
     for name, value in weights.items():
         new = re.sub(pattern, wanted, name)
@@ -68,23 +74,28 @@ def respell(weights: Mapping[str, Array], config: Config) -> dict[str, Array]:
     return found
 
 
-def _fit_positions(table: Array, config: VitConfig, wanted: tuple[int, ...]) -> Array:
-    """Positions of a square grid of another size, resampled in float64; anything else as it is."""
-    special = 0 if config.no_embed_class else config.num_special
-    shape = shape_of(table)
-    if shape == wanted or not is_real(table) or len(shape) != 3 or shape[2] != wanted[2]:
-        return table
-    side = math.isqrt(max(shape[1] - special, 0))
-    if side < 1 or side * side != shape[1] - special:
-        return table
-    return resampled(table, replace(config, img_size=side * config.patch_size), config.grid, config.antialias)
+def _fit_positions(found: Mapping[str, Array], config: Config, wanted: Shapes) -> dict[str, Array]:
+    """Positions of a square grid of another size, resampled in float64; none where they are as wanted, or cannot be."""
+    positions = family_of(config).positions
+    if positions is None:
+        return {}
+    there = {name: found[name] for name in positions.names if name in found}
+    other = {name: shape_of(value) for name, value in there.items() if shape_of(value) != wanted[name]}
+    side = positions.img_size(other, config)
+    if side is None or not all(map(is_real, there.values())):
+        return {}
+    return resampled(there, replace(config, img_size=side), config)
 
 
-def resampled(table: Array, config: VitConfig, grid: tuple[int, int], antialias: bool) -> Array:
-    """The positions `table`, which fit `config`, on another grid of patches: a NumPy array, computed in float64."""
-    special = 0 if config.no_embed_class else config.num_special
-    try:
-        wide = on_host(table).astype(np.float64)
-    except ValueError as error:
-        raise WeightsError(f"weights: pos_embed cannot be resampled: {error}") from error
-    return resample_positions(wide, special, config.grid, grid, antialias)
+def resampled(weights: Mapping[str, Array], source: Config, target: Config) -> dict[str, Array]:
+    """What takes the place of the positions among weights that fit `source`, for `target`: NumPy arrays, computed in float64."""
+    positions = family_of(source).positions
+    if positions is None:
+        return {}
+    wide = {}
+    for name in positions.names:
+        try:
+            wide[name] = on_host(weights[name]).astype(np.float64)
+        except ValueError as error:
+            raise WeightsError(f"weights: {name} cannot be resampled: {error}") from error
+    return positions.resampled(wide, source, target)

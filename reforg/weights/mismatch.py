@@ -1,13 +1,12 @@
 """What is wrong with weights that do not fit a model, and whose weights they seem to be."""
 
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from reforg.catalog.names import build_config, registry
-from reforg.config import Config, ShuntedConfig
+from reforg.config import Config
 from reforg.errors import ConfigError, nearest
-from reforg.parameters import shapes
+from reforg.families import family_of, shapes
 from reforg.weights.spellings import official
 
 LISTED = 8  # how many names of a kind a message shows
@@ -65,14 +64,13 @@ def _settings(found: Mapping[str, Shape], config: Config) -> dict[str, Any] | No
     heads = [shape for name, shape in found.items() if name == "head.weight"]
     classes = heads[0][0] if heads else 0
     settings: dict[str, Any] = {} if classes == config.num_classes else {"num_classes": classes}
-    if isinstance(config, ShuntedConfig):
+    positions = family_of(config).positions
+    if positions is None:
         return settings
-    table = found.get("pos_embed", ())
-    count = (table[1] if len(table) == 3 else 0) - (0 if config.no_embed_class else config.num_special)
-    side = math.isqrt(max(count, 0))
-    if count != config.grid[0] * config.grid[1]:
-        settings["img_size"] = side * config.patch_size
-    return settings if side and side * side == count else None
+    side = positions.img_size(found, config)
+    if side is None:
+        return None
+    return settings if config.image_shape == (side, side) else settings | {"img_size": side}
 
 
 def shape_of(value: Any) -> Shape:

@@ -15,7 +15,7 @@ from reforg.catalog.names import build_config
 from reforg.config import DTYPES, ITEM_BYTES, VitConfig
 from reforg.costs import booked
 from reforg.errors import BackendError
-from reforg.parameters import shapes
+from reforg.families import shapes
 from reforg.weights.checkpoints.dtypes import dtype_of
 
 VIT = {"img_size": 16, "patch_size": 4, "embed_dim": 8, "depth": 3, "num_heads": 2, "num_classes": 3, "mlp_ratio": 2.5}

@@ -14,9 +14,9 @@ from reforg import shunted, vit
 from reforg.catalog import synthetic
 from reforg.catalog.names import build_config
 from reforg.config import VitConfig
+from reforg.families import shapes
 from reforg.models import embedded
 from reforg.ops import REFERENCE, Recorder
-from reforg.parameters import shapes
 
 CASES = {case.id: case for case in reforg_golden.cases()}
 MICRO = [name for name in CASES if "micro" in name]

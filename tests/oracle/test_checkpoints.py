@@ -28,7 +28,7 @@ from transformers import (
 import reforg
 from reforg.catalog import synthetic
 from reforg.catalog.names import build_config
-from reforg.parameters import shapes
+from reforg.families import shapes
 
 from .hooks import disagreement, random_images, randomised, weights_of
 

@@ -12,7 +12,7 @@ from torch import nn
 import reforg
 from reforg.catalog.names import aliases, build_config
 from reforg.config import Config, ShuntedConfig
-from reforg.parameters import num_params, shapes
+from reforg.families import num_params, shapes
 
 from .hooks import shapes_of
 from .literal import ShuntedTransformer, VisionTransformer

@@ -11,7 +11,7 @@ from torch import nn
 
 import reforg
 from reforg.config import Config
-from reforg.parameters import num_params, shapes
+from reforg.families import num_params, shapes
 
 from .hooks import disagreements, random_images, randomised, record, shapes_of, weights_of
 from .literal import ShuntedTransformer, VisionTransformer

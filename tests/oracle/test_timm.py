@@ -15,7 +15,7 @@ from torch import nn
 
 import reforg
 from reforg.catalog.names import build_config, timm_tags
-from reforg.parameters import num_params, shapes
+from reforg.families import num_params, shapes
 
 from .hooks import attention_of_timm, disagreement, disagreements, random_images, randomised, record, shapes_of, weights_of
 

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from reforg import shunted, vit
 from reforg.catalog.synthetic import uniform, weights
 from reforg.config import ShuntedConfig, VitConfig
+from reforg.families import shapes
 from reforg.models.backend import load
 from reforg.ops import REFERENCE, Recorder, untraced
-from reforg.parameters import shapes
 
 ROUNDING = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
 TINY = {"float64": 2.0**-1022, "float32": 2.0**-126, "float16": 2.0**-24, "bfloat16": 2.0**-126}  # absolute, near zero

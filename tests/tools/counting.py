@@ -15,9 +15,9 @@ import numpy as np
 from reforg import shunted, vit
 from reforg.config import ShuntedConfig
 from reforg.costs import Layer
+from reforg.families import shapes
 from reforg.ops import REFERENCE, Ops, untraced
 from reforg.ops.record import operations
-from reforg.parameters import shapes
 
 MULTIPLIED = {
     "linear": lambda results, x, weight, *_: prod(results[0].shape) * x.shape[-1],

@@ -41,7 +41,7 @@ ENVIRONMENT = {key: value for key, value in os.environ.items() if key != "PYTHON
 WRITE = """
 import sys, torch
 from reforg.catalog.names import build_config
-from reforg.parameters import shapes
+from reforg.families import shapes
 model = {name: torch.randn(shape) for name, shape in shapes(build_config("deit_small_patch16_224")).items()}
 moments = {number: {"step": torch.tensor(1.0), "exp_avg": value.clone(), "exp_avg_sq": value.clone()}
            for number, value in enumerate(model.values())}

@@ -15,7 +15,7 @@ from math import prod
 import reforg
 from reforg.catalog.names import build_config
 from reforg.costs import Cost, Layer
-from reforg.parameters import shapes
+from reforg.families import shapes
 
 
 @dataclass(frozen=True, eq=False)

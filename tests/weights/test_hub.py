@@ -15,7 +15,7 @@ import pytest
 from safetensors.numpy import load_file, save
 
 import reforg
-from reforg import parameters
+from reforg import families
 from reforg.catalog import sources, synthetic
 from reforg.catalog.names import build_config, list_models, timm_tags
 from reforg.images import preprocessing
@@ -62,7 +62,7 @@ def timm_with(change=None, /, **args):
 
 
 def tiny_weights(name="vit_base_patch16_224", **settings):
-    return save(synthetic.weights(parameters.shapes(build_config(name, **{**TINY, **settings})), 5))
+    return save(synthetic.weights(families.shapes(build_config(name, **{**TINY, **settings})), 5))
 
 
 def files_of(config, **others):

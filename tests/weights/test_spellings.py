@@ -7,7 +7,7 @@ import reforg
 from reforg.catalog import synthetic
 from reforg.catalog.names import build_config, list_models
 from reforg.errors import WeightsError
-from reforg.parameters import shapes
+from reforg.families import shapes
 from reforg.weights.mismatch import guessed
 from reforg.weights.spelling_tables import SOURCES
 from reforg.weights.spellings import official, spelled

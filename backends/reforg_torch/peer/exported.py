@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from onnxscript import opset18 as op
 
-from reforg.config import Config, ShuntedConfig, VitConfig
-from reforg_torch.peer import forward_of
+from reforg.config import Config
+from reforg_torch.peer import KNOWN, forward_of
 
-CONFIGS: dict[str, type[Config]] = {"VitConfig": VitConfig, "ShuntedConfig": ShuntedConfig}
+CONFIGS: dict[str, type[Config]] = {kind.__name__: kind for kind in KNOWN}
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """The names of a trace without running the model: of its layers, of the modules that hold them, of what has no module."""
 
-from reforg.config import Config, ShuntedConfig
+from reforg.config import Config, ShuntedConfig, VitConfig
 from reforg.costs import cost
 
 INNER = ("scores", "probs", "context", "cls_attention")
@@ -28,7 +28,7 @@ def _is_list(parts: list[str], config: Config) -> bool:
     last = parts[-1]
     if isinstance(config, ShuntedConfig):
         return last.startswith("block") or "branches" in parts
-    return last == "blocks" and config.modules != "timm"
+    return last == "blocks" and isinstance(config, VitConfig) and config.modules != "timm"
 
 
 def _inner(names: tuple[str, ...], config: Config) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from reforg import shunted, vit
-from reforg.config import Config, ShuntedConfig
+from reforg.config import Config, ShuntedConfig, VitConfig
 from reforg.errors import ConfigError
 from reforg.evit import Schedule
 from reforg.ops import Network, Ops, pieces
@@ -110,8 +110,8 @@ class Session:
 
     def width(self, path: str) -> int:
         """How many channels the tokens of a block have."""
-        config = self.config
-        return config.embed_dims[int(path[len("block")]) - 1] if isinstance(config, ShuntedConfig) else config.embed_dim
+        config: Any = self.config
+        return int(config.embed_dims[int(path[len("block")]) - 1] if isinstance(config, ShuntedConfig) else config.embed_dim)
 
     def holds(self, name: str) -> bool:
         """Whether the candidate has a value of that name."""
@@ -289,7 +289,7 @@ def run(session: Session, images: Uncertain) -> None:
     net, config = session.net, session.config
     if isinstance(config, ShuntedConfig):
         shunted.classify(net, shunted.encode(net, images, config)[-1][0], config)
-    else:
+    if isinstance(config, VitConfig):
         vit.classify(net, vit.encode(net, images, config, Schedule(config)), config)
 
 

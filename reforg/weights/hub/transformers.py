@@ -130,13 +130,12 @@ def _nearest_name(kind: _Kind, settings: Mapping[str, Any]) -> str:
     side = settings["img_size"] if isinstance(settings["img_size"], int) else max(settings["img_size"])
     wanted = (settings["embed_dim"], settings["depth"], settings["patch_size"], side)
 
-    def distance(own: VitConfig) -> tuple[int, ...]:
+    def distance(own: Any) -> tuple[int, ...]:
         has = (own.embed_dim, own.depth, own.patch_size, max(own.image_shape))
         return tuple(abs(left - right) for left, right in zip(has, wanted, strict=True))
 
-    family = {name: build_config(name) for name in registry() if re.fullmatch(kind.pattern, name)}
-    near = {name: distance(own) for name, own in family.items() if isinstance(own, VitConfig)}
-    return min(near, key=lambda name: near[name])
+    vits = [name for name, entry in registry().items() if entry.config is VitConfig and re.fullmatch(kind.pattern, name)]
+    return min(vits, key=lambda name: distance(build_config(name)))
 
 
 def _ratio(width: int, hidden: int) -> float:

@@ -9,7 +9,7 @@ def name_values(steps: Steps, config: Config, logits: str) -> None:
     steps.put("logits", logits)
     if isinstance(config, ShuntedConfig):
         _shunted(steps, config, logits)
-    else:
+    if isinstance(config, VitConfig):
         _vit(steps, config, logits)
 
 
