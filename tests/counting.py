@@ -15,8 +15,7 @@ import numpy as np
 from reforg import shunted, vit
 from reforg.config import ShuntedConfig
 from reforg.costs import Layer
-from reforg.ops import REFERENCE, Ops, untraced
-from reforg.ops.record import operations
+from reforg.ops import REFERENCE, Ops, operations, untraced
 from reforg.parameters import shapes
 
 MULTIPLIED = {
