@@ -1,4 +1,8 @@
-"""The operations of the reference, and the record by which a backend replaces any of them."""
+"""The operations of the reference, and the record by which a backend replaces any of them.
+
+May import arrays and the standard library only: this is what must run on any array library. Start with `basic`, then `network`,
+where `Ops` (the record), `Network` (operations applied to named weights) and `@piece` (a replaceable step of a model) stand.
+"""
 
 from reforg.arrays import narrow, widen
 from reforg.ops.basic import attention, batch_norm, erf, gelu, layer_norm, linear, matmul, mean, mean_of, relu, softmax
