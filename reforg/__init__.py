@@ -1,4 +1,9 @@
-"""reforg: ViT, DeiT, DeiT III, EViT and Shunted Transformer in the Array API standard. See the README."""
+"""reforg: ViT, DeiT, DeiT III, EViT and Shunted Transformer in the Array API standard. See the README.
+
+What is public has its name here and is imported when it is asked for, so that `import reforg` costs next to nothing; nothing
+below imports this file. May import everything. Start with `vit`, `evit` and `shunted`, which are the papers, then `ops`, which
+they are written in, and `families`, which the rest of the house asks; docs/design.md has the map.
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING

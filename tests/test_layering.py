@@ -1,6 +1,8 @@
-"""Dependencies run one way, and importing reforg costs next to nothing."""
+"""Dependencies run one way, file by file, and importing reforg costs next to nothing.
 
-import ast
+Every import counts, also those inside functions and those under TYPE_CHECKING. `source_files` reads them.
+"""
+
 import os
 import subprocess
 import sys
@@ -9,66 +11,115 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
+import source_files
+from source_files import ROOT
 
-import reforg
-
-SOURCE = Path(reforg.__file__).parent
-ROOT = SOURCE.parent
+SOURCE = ROOT / "reforg"
 FRAMEWORKS = {
     *("torch", "jax", "jaxlib", "cupy", "onnxruntime", "tensorflow", "matplotlib"),
     *("PIL", "rich", "typer", "safetensors", "huggingface_hub", "pyarrow"),
 }
-# Which modules of reforg a module may import when it is imported; everything else is imported where it is used.
-LAYERS = (
-    *("errors", "dtypes", "arrays", "host", "ops", "config", "evit", "vit", "shunted", "parameters", "names", "costs", "synthetic"),
-    *("sources", "files", "checkpoints", "contents", "containers", "spelling_tables", "spellings", "mismatch"),
-    *("preprocessing", "transforms"),
-    *("formats", "colours", "images", "labels", "published", "hub", "loading", "embedded", "weights"),
-    *("backend", "environment", "tokens", "models", "creation", "classification", "picture", "demo", "convert", "bench"),
-    *("verification", "simulation", "cli", "__main__"),
-)
+# A file of a line may import files of the lines above it, and of its own folder; two that share a line do not import each other.
+ORDER = """
+errors version
+arrays
+host files
+ops config
+plans
+parameters tokens
+evit
+vit shunted
+families
+catalog
+images costs
+weights
+models
+classification verification bench demo
+cli
+__main__
+"""
+INSIDE_VERIFICATION = """
+findings
+error_model
+candidate replay
+diagnosis
+show
+report
+verifier
+"""
 REFERENCE = ("arrays", "ops", "config", "evit", "vit", "shunted", "errors")
 
 
-def module_of(path: Path) -> str:
-    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+def lines_of(order: str) -> dict[str, int]:
+    """Name of a module or folder -> number of its line, counted from the lowest."""
+    return {name: number for number, line in enumerate(order.split("\n")) for name in line.split()}
 
 
-def imports(path: Path) -> list[tuple[str, bool]]:
-    """Every module that a file imports, and whether it does so at its top level."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    top = {id(node) for node in tree.body}
-    found = []
-    for node in ast.walk(tree):
-        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        if isinstance(node, ast.ImportFrom):
-            names = [f"reforg.{alias.name}" for alias in node.names] if node.module == "reforg" else [node.module or ""]
-        found += [(name, id(node) in top) for name in names]
-    return found
+def place(path: Path, folder: Path) -> str | None:
+    """The module or folder directly in `folder` that a file belongs to; None for files elsewhere, and for its `__init__`."""
+    if folder not in path.parents or path == folder / "__init__.py":
+        return None
+    return path.relative_to(folder).parts[0].removesuffix(".py")
 
 
-@pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda path: str(path.relative_to(SOURCE)))
-def test_a_module_imports_only_what_stands_below_it(path):
-    own = module_of(path)
-    if own == "__init__":
-        return  # imports lazily; see below
-    for name, at_top in imports(path):
-        if name.startswith("reforg.") and at_top:
-            other = name.split(".")[1]
-            assert other == own or LAYERS.index(other) < LAYERS.index(own), f"{own} imports {other}"
+def against_the_order(folder: Path, order: str, root: Path = ROOT) -> list[str]:
+    """Imports below `folder` that the order does not allow, each as a line."""
+    lines = lines_of(order)
+    return [
+        f"{path.relative_to(root)} imports {other.relative_to(root)}"
+        for path, others in source_files.graph(root).items()
+        for other in others
+        if (own := place(path, folder)) and (below := place(other, folder)) and own != below and lines[below] >= lines[own]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("folder", "order"), [(SOURCE, ORDER), (SOURCE / "verification", INSIDE_VERIFICATION)], ids=["reforg", "verification"]
+)
+def test_a_module_imports_only_what_stands_below_it(folder, order):
+    assert {name for path in folder.rglob("*.py") if (name := place(path, folder))} <= set(lines_of(order))
+    assert not against_the_order(folder, order)
+
+
+def test_no_files_import_each_other_in_a_circle():
+    assert [source_files.in_words(circle) for circle in source_files.circles(source_files.graph())] == []
+
+
+def test_nobody_imports_the_root_which_imports_everything():
+    importing = {path for path in source_files.python_files() if "reforg" in source_files.imports(path)}
+    assert not importing - {SOURCE / "__init__.py"}
+
+
+INNER = {
+    "at its top": "from reforg import low",
+    "in a function": "def f():\n    import reforg.low",
+    "in a method, of a name": "class C:\n    def f(self):\n        from reforg.low import value",
+    "for types": "from typing import TYPE_CHECKING\n\nif TYPE_CHECKING:\n    from reforg.low import value",
+}
+
+
+@pytest.mark.parametrize("inner", INNER.values(), ids=INNER)
+def test_a_circle_and_a_breach_are_seen_wherever_the_import_stands(tmp_path, inner):
+    (tmp_path / "reforg").mkdir()
+    for name, text in (("__init__", ""), ("low", "from reforg.high import value"), ("high", inner), ("apart", "import reforg.low")):
+        (tmp_path / "reforg" / f"{name}.py").write_text(text, encoding="utf-8")
+    found = source_files.circles(source_files.graph(tmp_path))
+    assert [source_files.in_words(circle, tmp_path) for circle in found] == ["reforg/low.py -> reforg/high.py -> reforg/low.py"]
+    breaches = ["reforg/low.py imports reforg/high.py", "reforg/apart.py imports reforg/low.py"]
+    assert sorted(against_the_order(tmp_path / "reforg", "low apart\nhigh", tmp_path)) == sorted(breaches)
 
 
 @pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda path: str(path.relative_to(SOURCE)))
 def test_the_reference_imports_array_api_compat_and_the_standard_library_only(path):
-    if module_of(path) not in REFERENCE:
+    if place(path, SOURCE) not in REFERENCE:
         return
     allowed = {"reforg", "array_api_compat", *sys.stdlib_module_names}
-    assert {name.split(".")[0] for name, _ in imports(path)} <= allowed
+    assert {name.split(".")[0] for name in source_files.imports(path)} <= allowed
 
 
 def test_no_framework_and_no_backend_is_named_in_the_reference_or_the_models():
     for path in SOURCE.rglob("*.py"):
-        named = {name.split(".")[0] for name, _ in imports(path)}
+        named = {name.split(".")[0] for name in source_files.imports(path)}
         assert not named & {"torch", "jax", "cupy", "reforg_numpy", "reforg_torch", "reforg_jax", "reforg_cupy"}, path
 
 
@@ -90,14 +141,14 @@ def test_a_backend_imports_only_the_operations_and_its_own_framework():
         for path in folder.rglob("*.py"):
             besides = BESIDES.get(path.relative_to(folder.parent).as_posix(), set())
             seen = "reforg.config" if "peer" in path.with_suffix("").parts else "reforg.ops"
-            for name, _ in imports(path):
+            for name in source_files.imports(path):
                 assert name.split(".")[0] in allowed | besides, f"{path} imports {name}"
-                assert not name.startswith("reforg.") or name in {seen} | besides, f"{path} imports {name}"
+                assert name.split(".")[0] != "reforg" or name in {seen} | besides, f"{path} imports {name}"
 
 
 def test_files_that_may_import_more_are_there_and_do():
     for path, besides in BESIDES.items():
-        assert besides <= {name for name, _ in imports(ROOT / "backends" / path)}, path
+        assert besides <= source_files.imports(ROOT / "backends" / path), path
 
 
 def test_model_files_are_short():
@@ -138,4 +189,4 @@ def test_every_backend_folder_is_an_entry_point():
 
 def test_golden_recording_scripts_never_import_reforg():
     for path in (ROOT / "golden" / "record").glob("*.py"):
-        assert not {name for name, _ in imports(path) if name.split(".")[0].startswith("reforg")}, path
+        assert not {name for name in source_files.imports(path) if name.split(".")[0].startswith("reforg")}, path

@@ -1,4 +1,7 @@
-"""The CuPy backend: GELU as one kernel instead of thirty; everything else is the reference on CuPy arrays."""
+"""The CuPy backend: GELU as one kernel instead of thirty; everything else is the reference on CuPy arrays.
+
+May import reforg.ops and CuPy. Start with `ops`, at the end of this file; `kernels` has the kernels' source.
+"""
 
 from typing import Any
 

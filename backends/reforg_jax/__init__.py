@@ -1,4 +1,7 @@
-"""The JAX backend: JAX's own GELU, softmax and convolutions; products at full precision on every device."""
+"""The JAX backend: JAX's own GELU, softmax and convolutions; products at full precision on every device.
+
+May import reforg.ops and JAX; `peer`, the reference compiled, the model files too. Start with `ops`, at the end of this file.
+"""
 
 from typing import Any
 

@@ -1,1 +1,4 @@
-"""Programs that run ONNX graphs, beside which `reforg bench` measures reforg."""
+"""Programs that run ONNX graphs, beside which `reforg bench` measures reforg.
+
+No backend: no operation runs here. May import reforg.config, onnxruntime and OpenVINO. Start with `peer`.
+"""

@@ -1,4 +1,8 @@
-"""The torch backend: torch's own kernels for the operations that have one."""
+"""The torch backend: torch's own kernels for the operations that have one.
+
+May import reforg.ops and torch. Start with `ops`, at the end of this file. `recorder` records torch modules for `reforg verify`,
+`peer` has the programs in torch that `reforg bench` measures reforg beside.
+"""
 
 from typing import Any
 

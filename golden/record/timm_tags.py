@@ -22,7 +22,7 @@ PATTERNS = (
     r"deit_\w+_patch16_(224|384)",
     r"deit3_\w+",
 )
-TARGET = Path(__file__).parents[2] / "reforg" / "timm_tags.json"
+TARGET = Path(__file__).parents[2] / "reforg" / "catalog" / "timm_tags.json"
 
 
 def record(full_name: str) -> dict[str, object]:

@@ -1,6 +1,7 @@
 """Golden outputs of the official PyTorch code, with their provenance: evidence that somebody else's program produced.
 
 `cases()` lists them; `Case.arrays()` gives what was recorded. Values never come from reforg.
+May import NumPy and safetensors, never reforg. Start with `cases`, below; `manifest.json` says of each case where it is from.
 """
 
 import hashlib

@@ -18,8 +18,7 @@ import numpy as np
 
 from reforg.costs import cost
 from reforg.models.model import Model
-from reforg.ops import Ops, bodies
-from reforg.ops.record import operations
+from reforg.ops import Ops, bodies, operations
 
 SIDE, PRODUCTS = 1536, 5  # of the square matrices whose product tells the peak, and how many times
 

@@ -1,14 +1,14 @@
 """What a shell offers when the user presses Tab."""
 
-import reforg
 from reforg.bench.peers import GROUP
+from reforg.catalog.names import list_models
 from reforg.config import DTYPES
 from reforg.models.backend import installed
 
 
 def model_names(incomplete: str) -> list[str]:
     """Names of models that begin so."""
-    return [name for name in reforg.list_models() if name.startswith(incomplete)]
+    return [name for name in list_models() if name.startswith(incomplete)]
 
 
 def backends(incomplete: str) -> list[str]:

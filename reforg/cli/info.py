@@ -8,14 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
-import reforg
 from reforg.catalog import labels, published
 from reforg.catalog.names import EMBEDDED, build_config, resolve
 from reforg.cli.app import app
 from reforg.cli.complete import model_names
 from reforg.cli.settings import parsed
 from reforg.cli.tables import WIDTH, show, table_of, tell
-from reforg.costs import Cost
+from reforg.costs import cost
 from reforg.images.preprocessing import of_name
 from reforg.models import embedded
 
@@ -50,15 +49,16 @@ def info(
 def described(name: str, changes: dict[str, Any]) -> dict[str, Any]:
     """What there is to tell about a model, as plain values and its preprocessing."""
     config = build_config(name, **changes)
-    cost: Cost = reforg.cost(config)
+    spent = cost(config)
     accuracy = published.accuracy(name, **changes)
     return {
-        "name": resolve(name), "family": config.family, "image": list(config.image_shape), "params": cost.params, "macs": cost.macs,
-        "accuracy": accuracy and asdict(accuracy), "preprocessing": of_name(name, config), "weights": published.where(name),
-        "config": asdict(config), "by_block": cost.by_block, "tokens": cost.tokens, "by_operation": cost.by_operation,
-        "dtype": cost.dtype, "weight_bytes": cost.weight_bytes, "activation_bytes": cost.activation_bytes,
-        "largest": cost.largest, "largest_bytes": cost.largest_bytes, "peak_bytes": cost.peak_bytes,
-        "by_layer": {layer: asdict(spent) for layer, spent in cost.by_layer.items()},
+        "name": resolve(name), "family": config.family, "image": list(config.image_shape), "params": spent.params,
+        "macs": spent.macs, "accuracy": accuracy and asdict(accuracy), "preprocessing": of_name(name, config),
+        "weights": published.where(name),
+        "config": asdict(config), "by_block": spent.by_block, "tokens": spent.tokens, "by_operation": spent.by_operation,
+        "dtype": spent.dtype, "weight_bytes": spent.weight_bytes, "activation_bytes": spent.activation_bytes,
+        "largest": spent.largest, "largest_bytes": spent.largest_bytes, "peak_bytes": spent.peak_bytes,
+        "by_layer": {layer: asdict(cost) for layer, cost in spent.by_layer.items()},
     }  # fmt: skip
 
 

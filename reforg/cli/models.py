@@ -5,12 +5,12 @@ from typing import Annotated, Any
 
 import typer
 
-import reforg
 from reforg.catalog import published
-from reforg.catalog.names import build_config, registry
+from reforg.catalog.names import build_config, list_models, registry
 from reforg.cli.app import app
 from reforg.cli.complete import model_names
 from reforg.cli.tables import show, steps, table_of
+from reforg.costs import cost
 from reforg.demo import demonstration
 from reforg.errors import ConfigError, nearest
 
@@ -32,7 +32,7 @@ def models(
 ) -> None:
     """List the models with their sizes, their costs and the accuracy that was published for them (top-1, in percent)."""
     _check(family, sort)
-    rows = [_model_row(name) for name in reforg.list_models(pattern) or _named(pattern)]
+    rows = [_model_row(name) for name in list_models(pattern) or _named(pattern)]
     wanted = [row for row in rows if _fits(row, family, max_params, max_gmacs, min_accuracy)]
     if not wanted:
         raise ConfigError("no model is within these limits")
@@ -76,8 +76,8 @@ def _named(word: str) -> list[str]:
     try:
         build_config(word)
     except ConfigError:
-        if any(mark in word for mark in "*?[") or not reforg.list_models(f"{word}*"):
-            hint = nearest(word, reforg.list_models()) or "; `reforg models` lists them all"
+        if any(mark in word for mark in "*?[") or not list_models(f"{word}*"):
+            hint = nearest(word, list_models()) or "; `reforg models` lists them all"
         else:
             hint = f"; did you mean '{word}*'?"
         raise ConfigError(f"no model matches {word!r}{hint}") from None
@@ -85,9 +85,9 @@ def _named(word: str) -> list[str]:
 
 
 def _model_row(name: str) -> dict[str, Any]:
-    config, cost, figure = build_config(name), reforg.cost(name), published.accuracy(name)
+    config, spent, figure = build_config(name), cost(name), published.accuracy(name)
     accuracy = figure.value if figure is not None and figure.images.startswith("ImageNet-1k") else None
     return {
-        "name": name, "family": config.family, "image": config.image_shape[0], "params": cost.params, "macs": cost.macs,
-        "accuracy": accuracy, "tokens": demonstration.stages(cost.tokens),
+        "name": name, "family": config.family, "image": config.image_shape[0], "params": spent.params, "macs": spent.macs,
+        "accuracy": accuracy, "tokens": demonstration.stages(spent.tokens),
     }  # fmt: skip

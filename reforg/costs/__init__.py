@@ -2,6 +2,7 @@
 
 A multiply-accumulate counts for each multiplication of a linear layer, a convolution or one of the two attention
 products; norms, softmax, biases, GELU and the resampling of positions do not count.
+May import the catalog and what stands below it. Start with `cost`, below.
 """
 
 from collections.abc import Callable

@@ -5,23 +5,41 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from reforg.config import check_count
+from reforg.config import Config, check_count
 from reforg.errors import BackendError, ConfigError, DtypeError, ImageError, ShapeError
 from reforg.images.prepare import listed, prepared, record_of
 from reforg.images.preprocessing import Preprocessing
-
-if TYPE_CHECKING:
-    from reforg.models.model import Model
+from reforg.models.backend import Backend
 
 BATCH_SIZE = 16
 TOP_K = 5
 THREADS = 4  # that decode; even on two cores, because what is decoded sooner disturbs the model for a shorter time
 Values = npt.NDArray[Any]
+
+
+class Answering(Protocol):
+    """What its answers need of a model. `Model.predict` calls this module, so this module does not name `Model`."""
+
+    name: str
+    config: Config
+    dtype: str
+    backend: Backend
+
+    @property
+    def labels(self) -> tuple[str, ...] | None:
+        """The names of the classes; None where they are not known."""
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """What images go through before the model; None where that is not known."""
+
+    def answer(self, images: Any) -> tuple[Any, Any]:
+        """(B, C, H, W) -> pooled features (B, C) and logits (B, num_classes)."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +53,7 @@ class Answer:
 
 
 def answers(
-    model: "Model", sources: Iterable[Any], record: Preprocessing | None = None, top_k: int | None = None,
+    model: Answering, sources: Iterable[Any], record: Preprocessing | None = None, top_k: int | None = None,
     batch_size: int = BATCH_SIZE, threads: int = THREADS, features: bool = False,
 ) -> Iterator[Answer]:  # fmt: skip
     """One answer for each source (a path, a PIL image or an array of pixels), in their order.
@@ -50,7 +68,7 @@ def answers(
 
 
 def predicted(
-    model: "Model", sources: Any, top_k: int, batch_size: int, threads: int | None, changes: Mapping[str, Any]
+    model: Answering, sources: Any, top_k: int, batch_size: int, threads: int | None, changes: Mapping[str, Any]
 ) -> list[list[tuple[str, float]]]:
     """`Model.predict`: the likeliest (label, probability) of each source, at most as many as there are classes."""
     check_count("top_k", top_k, 1)
@@ -64,7 +82,7 @@ def predicted(
     return found
 
 
-def labels_of(model: "Model") -> tuple[str, ...]:
+def labels_of(model: Answering) -> tuple[str, ...]:
     """The names of a model's classes; their numbers where they have no names."""
     return model.labels or tuple(map(str, range(model.config.num_classes)))
 
@@ -73,7 +91,7 @@ def labels_of(model: "Model") -> tuple[str, ...]:
 class Classifier:
     """A model with everything that its answers depend on."""
 
-    model: "Model"
+    model: Answering
     record: Preprocessing
     labels: Sequence[str]
     top_k: int | None = None

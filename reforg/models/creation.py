@@ -49,12 +49,11 @@ def create_model(
     runner = load(backend)
     check_ops(runner, ops)
     check(runner, dtype, device)
+    weights = embedded.weights(listed) if weights is None else weights
     if weights is None:
-        weights = embedded.weights(listed)
-        if weights is None:
-            raise WeightsError(
-                f"{name} comes without weights: give a path, a Hub id or 'synthetic'; `reforg info` tells where they are"
-            )
+        raise WeightsError(
+            f"{name} comes without weights: give a path, a Hub id or 'synthetic'; `reforg info` tells where they are"
+        )
     found = weight_files.obtain(weights, settings)
     arrays = {key: convert(runner, value, dtype, device, f"weight {key}") for key, value in found.items()}
     told = (repository.labels, repository.preprocessing) if repository else (None, None)

@@ -98,7 +98,7 @@ class Model:
         preprocessing: fields of `model.preprocessing` to change. Where labels are not known, a class is its number.
         Raises ImageError for the first picture that cannot be read.
         """
-        from reforg.models.answers import predicted
+        from reforg.models.answers import predicted  # with Pillow and threads, which a model on arrays never needs
 
         return predicted(self, images, top_k, batch_size, threads, preprocessing)
 

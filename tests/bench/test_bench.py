@@ -34,8 +34,7 @@ from reforg.cli.complete import peers
 from reforg.costs import cost
 from reforg.errors import BackendError
 from reforg.models import backend
-from reforg.ops import REFERENCE, pieces
-from reforg.ops.record import operations
+from reforg.ops import REFERENCE, operations, pieces
 
 SMALL = ["--set", "depth=4", "--set", "embed_dim=24", "--set", "num_heads=2", "--set", "drop_loc=1,2"]
 QUICK = ["--rounds", "1", "--seconds", "0", "--threads", "1"]

@@ -16,8 +16,7 @@ from reforg import shunted, vit
 from reforg.config import ShuntedConfig
 from reforg.costs import Layer
 from reforg.families import shapes
-from reforg.ops import REFERENCE, Ops, untraced
-from reforg.ops.record import operations
+from reforg.ops import REFERENCE, Ops, operations, untraced
 
 MULTIPLIED = {
     "linear": lambda results, x, weight, *_: prod(results[0].shape) * x.shape[-1],

@@ -2,6 +2,7 @@
 
 The export has a process of its own. So the memory of these peers is that of somebody who has the graph already, without torch and
 its exporter, while the time until the first logits has the export in it. Everything is written into a temporary folder.
+May import reforg.config, and each file its own runtime. Start with `build`; `onnxruntime` and `openvino` call it.
 """
 
 import json

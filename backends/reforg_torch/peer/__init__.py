@@ -2,6 +2,7 @@
 
 Written from the papers with torch.nn.functional, and independent of reforg's forward passes; of reforg it reads configs only.
 Everything is left at torch's defaults (on CUDA that means TF32 in cuDNN's convolutions). `reforg.bench.peers` says what a peer is.
+May import reforg.config and torch. Start with `build`, below, then `vit`.
 """
 
 from collections.abc import Callable, Mapping

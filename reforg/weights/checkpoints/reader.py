@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 from reforg.errors import WeightsError
 from reforg.files import OPENING
-from reforg.weights.checkpoints import torch_files, zips
-from reforg.weights.checkpoints.tree import check_tree
+from reforg.weights.checkpoints import limits, torch_files, zips
+from reforg.weights.checkpoints.limits import require
 
 Path = str | os.PathLike[str]
 
@@ -41,7 +41,7 @@ def opened(path: Path, thorough: bool = False) -> Checkpoint:
     """
     try:
         checkpoint = _read(path, thorough)
-        check_tree(checkpoint.content)
+        _check_tree(checkpoint.content)
     except WeightsError as error:
         raise WeightsError(f"weights: {str(path)!r} is refused: {error}") from error
     except FileNotFoundError as error:
@@ -108,6 +108,29 @@ def _archive(buffer: mmap.mmap, thorough: bool) -> Checkpoint:
     if npz.is_npz(records):
         return Checkpoint("npz", npz.read_npz(buffer, records, thorough), len(buffer))
     raise WeightsError("it is an archive, but neither torch's nor NumPy's")
+
+
+def _check_tree(root: Any) -> None:
+    """WeightsError where containers nest too deep or contain themselves; every shared part is walked through once."""
+    done: set[int] = set()
+    path: set[int] = set()
+    pending: list[tuple[Any, bool]] = [(item, False) for item in [root] if _is_full(item)]
+    while pending:
+        value, leaving = pending.pop()
+        if leaving:
+            path.discard(id(value))
+            done.add(id(value))
+        elif id(value) not in done:
+            require(id(value) not in path, "it holds a container that contains itself")
+            require(len(path) < limits.DEPTH, f"it nests containers deeper than {limits.DEPTH}")
+            path.add(id(value))
+            pending.append((value, True))
+            pending.extend((item, False) for item in (value.values() if isinstance(value, dict) else value) if _is_full(item))
+
+
+def _is_full(value: Any) -> bool:
+    """Whether a value is a container with something in it; nothing else can go deeper."""
+    return bool(value) and isinstance(value, dict | list | tuple)
 
 
 def _hub_hint(path: Path) -> str:
