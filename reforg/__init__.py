@@ -21,7 +21,7 @@ from reforg.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from reforg.catalog.names import list_models
-    from reforg.costs import Cost, cost
+    from reforg.costs.cost import Cost, cost
     from reforg.images.prepare import preprocess
     from reforg.images.preprocessing import Preprocessing
     from reforg.models.creation import create_model
@@ -34,10 +34,11 @@ if TYPE_CHECKING:
     from reforg.weights.loading import load_weights, save_weights
 
 _LAZY = {
-    "Cost": "costs", "cost": "costs", "Model": "models.model", "create_model": "models.creation", "list_models": "catalog.names",
-    "TokenMap": "tokens", "token_map": "tokens", "load_weights": "weights.loading", "save_weights": "weights.loading",
-    "preprocess": "images.prepare", "Preprocessing": "images.preprocessing", "verify": "verification.verifier",
-    "Difference": "verification.findings", "Report": "verification.report", "simulate": "verification.error_model.simulation",
+    "Cost": "costs.cost", "cost": "costs.cost", "Model": "models.model", "create_model": "models.creation",
+    "list_models": "catalog.names", "TokenMap": "tokens", "token_map": "tokens", "load_weights": "weights.loading",
+    "save_weights": "weights.loading", "preprocess": "images.prepare", "Preprocessing": "images.preprocessing",
+    "verify": "verification.verifier", "Difference": "verification.findings", "Report": "verification.report",
+    "simulate": "verification.error_model.simulation",
 }  # fmt: skip
 __all__ = [
     "BackendError", "ConfigError", "Cost", "Difference", "DtypeError", "ImageError", "Model", "Preprocessing", "ReforgError",

@@ -9,8 +9,22 @@ Array = Any  # the standard has no common base class; every namespace brings its
 Namespace = Any
 
 
+class OwnArray:
+    """Base of arrays that belong to no library and tell their namespace themselves.
+
+    array-api-compat would first ask every library that is loaded whether the array is one of its own. For arrays without
+    values that takes longer than what is done with them, and it fails where NumPy may not be imported.
+    """
+
+    def __array_namespace__(self, api_version: str | None = None) -> Namespace:
+        """The functions of the Array API standard for this class."""
+        raise NotImplementedError
+
+
 def namespace(*arrays: Array | None) -> Namespace:
     """The Array API namespace that all given arrays share; None entries (absent biases) are passed over."""
+    if isinstance(arrays[0], OwnArray):
+        return arrays[0].__array_namespace__()
     return array_api_compat.array_namespace(*(array for array in arrays if array is not None))
 
 

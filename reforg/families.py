@@ -45,6 +45,22 @@ def whole_patches(config: VitConfig, height: int, width: int) -> str:
     return "" if whole else f"image {height}x{width} does not divide into {patch}x{patch} patches"
 
 
+def not_told(config: Any, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:  # noqa: ARG001 - as tokens_by_block
+    """The tokens of a family that does not tell what its parts are."""
+    return {}
+
+
+def tokens_by_block(config: VitConfig, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
+    """The patches and fused tokens that enter each block's MLP."""
+    paths = [f"blocks.{number}" for number in range(config.depth)]
+    return {path: shapes[f"{path}.norm2"][1] - config.num_special for path in paths}
+
+
+def tokens_by_stage(config: ShuntedConfig, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
+    """The tokens that each stage has."""
+    return {f"stage{stage}": shapes[f"norm{stage}"][1] for stage in range(1, len(config.depths) + 1)}
+
+
 @dataclass(frozen=True)
 class Family:
     """A family's functions, most of them as its model file has them, and what else the wings are told of it.
@@ -57,6 +73,7 @@ class Family:
     functions of images take them as further arguments; None where every token is kept.
     positions: how its weights depend on the image size; None where any size does.
     size_fault: (config, height, width) -> what is wrong with images of that size, in words.
+    tokens: (config, shapes of a forward pass's operations by trace name) -> how many tokens its parts have, by their names.
     models: name -> values of the config, for models that are not in the catalog's own tables.
     """
 
@@ -69,6 +86,7 @@ class Family:
     schedule: Callable[..., Schedule] | None = None
     positions: Positions | None = None
     size_fault: Callable[[Any, int, int], str] = not_empty
+    tokens: Callable[[Any, Mapping[str, tuple[int, ...]]], dict[str, int]] = not_told
     models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
@@ -90,6 +108,7 @@ FAMILIES: dict[type[Config], Family] = {
         schedule=Schedule,
         positions=Positions(("pos_embed",), vit_img_size, _vit_resampled),
         size_fault=whole_patches,
+        tokens=tokens_by_block,
     ),
     ShuntedConfig: Family(
         shunted_shapes,
@@ -98,6 +117,7 @@ FAMILIES: dict[type[Config], Family] = {
         shunted.pooled,
         shunted.classify,
         pyramid=partial(shunted.features, pyramid=True),
+        tokens=tokens_by_stage,
     ),
 }
 

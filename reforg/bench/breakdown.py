@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from reforg.costs import cost
+from reforg.costs.cost import cost
 from reforg.models.model import Model
 from reforg.ops import Ops, bodies, operations
 

@@ -38,7 +38,7 @@ from typing import Any
 from reforg.bench.contest import Entrant, Outcome, Result
 from reforg.bench.request import Case
 from reforg.bench.statistics import Spread, rates, ratios, spread
-from reforg.costs import cost
+from reforg.costs.cost import cost
 from reforg.models import environment
 
 SCHEMA = 1

@@ -8,7 +8,7 @@ from typing import Any
 from reforg.bench import peers
 from reforg.catalog.names import build_config
 from reforg.config import Config, check_dtype
-from reforg.costs import cost
+from reforg.costs.cost import cost
 from reforg.errors import ConfigError, nearest
 from reforg.models.backend import installed, load, named
 

@@ -24,7 +24,7 @@ from reforg.cli.app import app
 from reforg.cli.complete import backends, dtypes, model_names, peers
 from reforg.cli.settings import parsed
 from reforg.cli.tables import WIDTH, is_terminal, show, table_of, tell
-from reforg.costs import cost
+from reforg.costs.cost import cost
 from reforg.errors import ConfigError, printable
 from reforg.files import check_place, replacing
 

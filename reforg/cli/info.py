@@ -14,7 +14,7 @@ from reforg.cli.app import app
 from reforg.cli.complete import model_names
 from reforg.cli.settings import parsed
 from reforg.cli.tables import WIDTH, show, table_of, tell
-from reforg.costs import cost
+from reforg.costs.cost import cost
 from reforg.images.preprocessing import of_name
 from reforg.models import embedded
 

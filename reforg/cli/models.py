@@ -10,7 +10,7 @@ from reforg.catalog.names import build_config, list_models, registry
 from reforg.cli.app import app
 from reforg.cli.complete import model_names
 from reforg.cli.tables import show, steps, table_of
-from reforg.costs import cost
+from reforg.costs.cost import cost
 from reforg.demo import demonstration
 from reforg.errors import ConfigError, nearest
 

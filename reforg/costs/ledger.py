@@ -1,15 +1,11 @@
-"""A forward pass without its numbers: every operation is booked with what it multiplies and what it leaves in memory.
+"""What one forward pass does, as it is written down: its steps and their memory, and its operations by their trace names."""
 
-The shapes of weights come from `parameters.shapes`; what a layer multiplies follows from its weight's shape and the
-number of places where that weight is applied.
-"""
-
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from math import prod
+from typing import Any
 
 Shape = tuple[int, ...]
-INDEX_BYTES = 8  # of one index of `rank`, whatever the dtype of the values
 
 
 @dataclass(frozen=True)
@@ -29,101 +25,81 @@ class Layer:
     activation_bytes: int
 
 
-@dataclass(frozen=True)
-class Value:
-    """An array of the forward pass: its shape, and the number of the memory that it lies in; None for a weight's."""
-
-    shape: Shape
-    memory: int | None
-
-
 class Ledger:
-    """The operations of one forward pass in order, as layers, and which memory each of them makes and reads.
+    """The steps of one forward pass in order, which memory each of them makes and reads, and the layers they belong to.
 
-    Its methods have the names of `Network`'s and take and return values without numbers.
+    A step is whatever makes an array: an operation of the record, a sum, a mean, a concatenation. Memory is a number, and
+    all views of an array share the number of its memory.
     """
 
-    def __init__(self, weights: Mapping[str, Shape], item_bytes: int) -> None:
+    def __init__(self, item_bytes: int) -> None:
+        self.item_bytes = item_bytes
+        """Bytes of one value in the dtype asked for."""
         self.layers: dict[str, Layer] = {}
         self.sizes: list[int] = []
         """Bytes of every piece of memory, by its number."""
         self.steps: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
         """For every step the memory that it makes, and the memory that it reads."""
-        self.largest = ("", 0)
-        """Trace name and bytes of the largest result of an operation; the first of equals."""
-        self._weights, self._item = weights, item_bytes
+        self._unnamed: list[tuple[Layer, tuple[int, ...]]] = []  # calls whose name the trace has yet to tell, and their results
+        self._results: list[tuple[int, str]] = []  # every operation's results: their memory and the layer's name
+        self._traced: dict[int, str] = {}  # the first trace name of every memory that has one
 
-    def weight(self, name: str) -> Value:
-        """A parameter, which lies in memory of its own kind."""
-        return Value(self._weights[name], None)
+    def step(self, shapes: Sequence[Shape], reads: tuple[int, ...], item_bytes: int | None = None) -> tuple[int, ...]:
+        """Write down a step by the shapes that it makes and the memory that it reads; the numbers of the memory that it makes."""
+        first, size = len(self.sizes), item_bytes or self.item_bytes
+        self.sizes += [size * prod(shape) for shape in shapes]
+        made = tuple(range(first, len(self.sizes)))
+        self.steps.append((made, reads))
+        return made
 
-    def made(self, shape: Shape, *reads: Value, item_bytes: int | None = None) -> Value:
-        """The result of a sum, product, mean or concatenation of `reads`, or an input, which reads nothing."""
-        return self._step((shape,), reads, item_bytes or self._item)[0]
+    def called(self, operation: str, shape: Shape, macs: int = 0, weight_bytes: int = 0) -> None:
+        """Write down that the latest step is an operation of the record. The trace will tell its name."""
+        made, _ = self.steps[-1]
+        layer = Layer(operation, macs, shape, weight_bytes, sum([self.sizes[memory] for memory in made]))
+        self._unnamed.append((layer, made))
 
-    def linear(self, path: str, x: Value) -> Value:
-        """[..., I] -> [..., O]."""
-        places = prod(x.shape[:-1])
-        return self._layer("linear", path, (*x.shape[:-1], self._weights[f"{path}.weight"][0]), x, places)
+    def trace(self, name: str, value: Any) -> Any:
+        """The trace of the forward pass. Model files name a value where it arises, so the calls since the last name made it."""
+        if self._unnamed:
+            self._name(name, value.shape)
+        if value.memory is not None:
+            self._traced.setdefault(value.memory, name)
+        return value
 
-    def conv2d(self, path: str, x: Value, stride: int, padding: int = 0) -> Value:
-        """[B, C, H, W] -> [B, O, H', W']."""
-        out, _, *kernel = self._weights[f"{path}.weight"]
-        sides = [(side + 2 * padding - size) // stride + 1 for side, size in zip(x.shape[2:], kernel, strict=True)]
-        return self._layer("conv2d", path, (x.shape[0], out, *sides), x, x.shape[0] * prod(sides))
+    def _name(self, name: str, shape: Shape) -> None:
+        """Book the calls that have no name yet under this one; those of another kind than the last under their kind, too."""
+        last, _ = self._unnamed[-1]
+        for layer, made in self._unnamed:
+            same = layer.operation == last.operation
+            path = name if same else f"{name}.{layer.operation}"
+            self.layers[path] = _added(self.layers.get(path), layer, shape if same else layer.shape)
+            self._results += [(memory, path) for memory in made]
+        self._unnamed = []
 
-    def depthwise_conv2d(self, path: str, x: Value) -> Value:
-        """[B, C, H, W] -> [B, C, H, W], whose padding keeps the size."""
-        return self._layer("depthwise_conv2d", path, x.shape, x, x.shape[0] * prod(x.shape[2:]))
+    @property
+    def largest(self) -> tuple[str, int]:
+        """Trace name and bytes of the largest result of an operation, the first of equals.
 
-    def same(self, operation: str, path: str, x: Value) -> Value:
-        """A norm or an activation: [...] -> [...], and nothing that counts."""
-        return self._layer(operation, path, x.shape, x, 0)
-
-    def attention(self, path: str, queries: Value, keys: Value, values: Value) -> tuple[Value, Value]:
-        """[B, H, N, D], [B, H, M, D] twice -> context [B, H, N, D], probabilities [B, H, N, M]; traced under `path`."""
-        batch, heads, count, depth = queries.shape
-        shapes = queries.shape, (batch, heads, count, keys.shape[2])
-        context, probabilities = self._step(shapes, (queries, keys, values), self._item)
-        held = self._item * (prod(shapes[0]) + prod(shapes[1]))
-        self.layers[f"{path}.context"] = Layer("attention", 2 * prod(shapes[1]) * depth, shapes[0], 0, held)
-        self._compare(f"{path}.context", context)
-        self._compare(f"{path}.probs", probabilities)
-        return context, probabilities
-
-    def without_weights(self, operation: str, path: str, shape: Shape, *results: Value) -> None:
-        """Book resize, rank or gather: traced under `path` with `shape`, its results already made."""
-        held = sum(self.sizes[result.memory] for result in results if result.memory is not None)
-        self.layers[path] = Layer(operation, 0, shape, 0, held)
-        for result in results:
-            self._compare(path, result)
-
-    def _layer(self, operation: str, path: str, shape: Shape, x: Value, places: int) -> Value:
-        """A layer that applies its weight at so many places."""
-        (result,) = self._step((shape,), (x,), self._item)
-        parts = ("weight", "bias", "running_mean", "running_var")
-        shapes = [self._weights[f"{path}.{part}"] for part in parts if f"{path}.{part}" in self._weights]
-        weight_bytes = self._item * sum(map(prod, shapes))
-        macs = places * prod(shapes[0]) if places else 0
-        self.layers[path] = Layer(operation, macs, shape, weight_bytes, self._item * prod(shape))
-        self._compare(path, result)
-        return result
-
-    def _step(self, shapes: tuple[Shape, ...], reads: tuple[Value, ...], item_bytes: int) -> tuple[Value, ...]:
-        first = len(self.sizes)
-        self.sizes += [item_bytes * prod(shape) for shape in shapes]
-        numbers = tuple(range(first, len(self.sizes)))
-        self.steps.append((numbers, tuple(value.memory for value in reads if value.memory is not None)))
-        return tuple(Value(shape, number) for shape, number in zip(shapes, numbers, strict=True))
-
-    def _compare(self, name: str, result: Value) -> None:
-        size = 0 if result.memory is None else self.sizes[result.memory]
-        self.largest = (name, size) if size > self.largest[1] else self.largest
+        A result has its own trace name, as attention's probabilities have beside the context; or its layer's, as each of the
+        gathered arrays has that only together get a name.
+        """
+        if not self._results:
+            return "", 0
+        memory, layer = max(self._results, key=lambda result: self.sizes[result[0]])
+        return self._traced.get(memory, layer), self.sizes[memory]
 
 
-def view(value: Value, *shape: int) -> Value:
-    """The same memory in another shape: reshaped, transposed, sliced, broadcast or split."""
-    return Value(shape, value.memory)
+def _added(before: Layer | None, layer: Layer, shape: Shape) -> Layer:
+    """What has a name already, if anything has, and one more call, which together lead to a value of this shape."""
+    if before is None:
+        return layer if layer.shape == shape else replace(layer, shape=shape)
+    return Layer(
+        layer.operation,
+        before.macs + layer.macs,
+        shape,
+        before.weight_bytes + layer.weight_bytes,
+        before.activation_bytes + layer.activation_bytes,
+    )
 
 
 def peak_bytes(ledger: Ledger) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reforg.catalog.names import EMBEDDED
-from reforg.costs import cost
+from reforg.costs.cost import cost
 from reforg.errors import ImageError
 from reforg.models import embedded
 from reforg.models.creation import create_model

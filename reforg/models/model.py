@@ -12,7 +12,7 @@ from reforg.arrays import Array, namespace
 from reforg.catalog import labels as class_names
 from reforg.catalog.names import EMBEDDED, check_settings
 from reforg.config import Config
-from reforg.costs import cost
+from reforg.costs.cost import cost
 from reforg.errors import BackendError, ConfigError, DtypeError, ImageError, ShapeError, WeightsError, nearest
 from reforg.families import family_of, num_params
 from reforg.host import all_finite, exported, in_order, on_host

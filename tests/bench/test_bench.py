@@ -31,7 +31,7 @@ from reforg.bench.request import Case, Contestant, Request
 from reforg.bench.statistics import Spread, Turn, rates, ratios, spread
 from reforg.catalog import synthetic
 from reforg.cli.complete import peers
-from reforg.costs import cost
+from reforg.costs.cost import cost
 from reforg.errors import BackendError
 from reforg.models import backend
 from reforg.ops import REFERENCE, operations, pieces

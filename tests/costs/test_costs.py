@@ -2,8 +2,10 @@
 
 import subprocess
 import sys
+from dataclasses import asdict, astuple
 
 import counting
+import formulas.count
 import numpy as np
 import published_costs
 import pytest
@@ -11,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import reforg
+import reforg.costs.cost
 from reforg.catalog.names import build_config
 from reforg.config import DTYPES, ITEM_BYTES, VitConfig
-from reforg.costs import booked
-from reforg.errors import BackendError
+from reforg.costs.cost import booked
+from reforg.errors import BackendError, ShapeError
 from reforg.families import shapes
 from reforg.weights.checkpoints.dtypes import dtype_of
 
@@ -57,7 +60,7 @@ def same(config, size, batch=2, dtype="float32", model=None):
     images = np.zeros((batch, config.in_chans, *size), dtype_of(dtype))
     seen = counting.run(config if model is None else model, images)
     assert list(seen.layers) == list(told.by_layer), "names, in the order of execution"
-    assert seen.layers == told.by_layer
+    assert seen.layers == {name: counting.Layer(*astuple(layer)) for name, layer in told.by_layer.items()}
     by_operation = {}
     for call in seen.calls:
         by_operation[call.operation] = by_operation.get(call.operation, 0) + call.macs
@@ -70,7 +73,18 @@ def same(config, size, batch=2, dtype="float32", model=None):
     assert ledger.sizes == tape.sizes
     assert [(set(made), set(reads)) for made, reads in ledger.steps] == tape.steps
     assert told.peak_bytes == tape.peak()
+    by_formulas(config, size, batch, dtype, told)
     return told
+
+
+def by_formulas(config, size, batch, dtype, told):
+    """The papers' structure, written down without any model file, gives every figure too, and every step."""
+    wanted = formulas.count.cost(config, size, batch, dtype)
+    assert asdict(told) == wanted
+    assert list(told.by_layer) == list(wanted["by_layer"])
+    images = (batch, config.in_chans, *size)
+    ours, theirs = (count.booked(config, images, ITEM_BYTES[dtype])[0] for count in (reforg.costs.cost, formulas.count))
+    assert (ours.sizes, ours.steps) == (theirs.sizes, theirs.steps)
 
 
 @pytest.mark.parametrize("case", SPECIAL)
@@ -135,6 +149,36 @@ def test_the_peak_is_the_literal_one_for_every_model(name):
     config = build_config(name)
     told = reforg.cost(name, batch=3, dtype="bfloat16")
     assert told.peak_bytes == counting.taped(config, config.image_shape, 3, 2).peak()
+
+
+@pytest.mark.parametrize("name", reforg.list_models())
+def test_formulas_give_the_same_for_every_model(name):
+    config = build_config(name)
+    height, width = config.image_shape
+    by_formulas(config, (height, width), 3, "bfloat16", reforg.cost(name, batch=3, dtype="bfloat16"))
+    pruned = {"keep_rate": 0.6, "drop_loc": (1, 4), "fuse_token": len(name) % 2 == 0}
+    other = {"num_conv": 1} if config.family == "shunted" else pruned
+    changed, size = build_config(name, num_classes=0, **other), (2 * height, width)
+    by_formulas(changed, size, 2, "float64", reforg.cost(name, img_size=size, batch=2, dtype="float64", num_classes=0, **other))
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("deit_small_patch16_224", (225, 224)),
+        ("vit_huge_patch14_224", (1, 14)),
+        ("shunted_s", (2, 64)),
+        ("shunted_t", 20),
+        ("shunted_t", 1),
+    ],
+)
+def test_formulas_refuse_the_same_images(name, size):
+    height, width = size if isinstance(size, tuple) else (size, size)
+    with pytest.raises(ShapeError) as wanted:
+        formulas.count.cost(build_config(name), (height, width), 1, "float32")
+    with pytest.raises(ShapeError) as told:
+        reforg.cost(name, img_size=size)
+    assert str(told.value) == str(wanted.value)
 
 
 @pytest.mark.parametrize(

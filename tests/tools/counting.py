@@ -1,4 +1,4 @@
-"""What a forward pass really does, seen from two sides; neither knows anything of `reforg.cost`.
+"""What a forward pass really does, seen from two sides; neither shares any code with `reforg.costs`.
 
 `Counter` stands in the `Ops` record of an actual run: every operation counts what it multiplies by the shapes of the arrays
 that it is given, and what it returns. `Tape` runs the same model files on arrays that have a shape and no values, and notes
@@ -12,10 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from reforg import shunted, vit
-from reforg.config import ShuntedConfig
-from reforg.costs import Layer
-from reforg.families import shapes
+from reforg.families import family_of, shapes
 from reforg.ops import REFERENCE, Ops, operations, untraced
 
 MULTIPLIED = {
@@ -37,6 +34,17 @@ class Call:
     macs: int
     weight_bytes: int
     result_bytes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The calls of one operation that together have one name, and the shape that the trace has under it."""
+
+    operation: str
+    macs: int
+    shape: tuple[int, ...]
+    weight_bytes: int
+    activation_bytes: int
 
 
 class Counter:
@@ -86,12 +94,8 @@ def run(model: Any, images: Any) -> Counter:
     counter = Counter()
     config = getattr(model, "config", model)
     nothing = {name: np.zeros(shape, images.dtype) for name, shape in shapes(config).items()}
-    _forward(config)(getattr(model, "weights", nothing), images, config, counter.ops, counter.trace)
+    family_of(config).forward(getattr(model, "weights", nothing), images, config, counter.ops, counter.trace)
     return counter
-
-
-def _forward(config: Any) -> Callable[..., Any]:
-    return shunted.forward if isinstance(config, ShuntedConfig) else vit.forward
 
 
 class Tape:
@@ -217,5 +221,5 @@ def taped(config: Any, size: tuple[int, int], batch: int, item_bytes: int) -> Ta
     tape = Tape(item_bytes)
     weights = {name: Shaped(tape, shape, None) for name, shape in shapes(config).items()}
     (images,) = tape.made([(batch, config.in_chans, *size)], [])
-    _forward(config)(weights, images, config, SHAPED)
+    family_of(config).forward(weights, images, config, SHAPED)
     return tape

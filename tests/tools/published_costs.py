@@ -14,7 +14,8 @@ from math import prod
 
 import reforg
 from reforg.catalog.names import build_config
-from reforg.costs import Cost, Layer
+from reforg.costs.cost import Cost
+from reforg.costs.ledger import Layer
 from reforg.families import shapes
 
 

@@ -66,7 +66,7 @@ MUTATIONS = [  # trap, what the port does instead, file, source, mutant
     ("26", "unbiased variance", "ops/basic.py", "variance = xp.mean(centred * centred, axis=-1, keepdims=True)", "variance = xp.sum(centred * centred, axis=-1, keepdims=True) / (x.shape[-1] - 1)"),
     ("27", "bilinear with antialiasing for the images", "images/transforms.py", 'taps(images.shape[2], size[0], "bilinear", antialias=False)', 'taps(images.shape[2], size[0], "bilinear", antialias=True)'),
     ("29", "batch norm's output recorded after ReLU", "shunted.py", 'x = net.relu(f"{path}.conv.{position + 2}", net.batch_norm(f"{path}.conv.{position + 1}", x))', 'x = net.relu(f"{path}.conv.{position + 2}", net.batch_norm(f"{path}.conv.{position + 1}", x))\n        net.trace(f"{path}.conv.{position + 1}", x)'),
-    ("30", "reorganized tokens not left out of the count", "costs/vit.py", "kept = config.num_special + count + config.fuse_token", "kept = x.shape[1]"),
+    ("30", "reorganized tokens not left out of the count", "costs/operations.py", "made((*indices.shape, *tokens.shape[2:]), tokens, indices)", "made(tokens.shape, tokens, indices)"),
     ("any", "queries, keys and values exchanged", "vit.py", "queries, keys, values = split_heads", "keys, queries, values = split_heads"),
     ("any", "rows and columns of the feature maps exchanged", "ops/layout.py", "(tokens.shape[0], tokens.shape[2], *grid)", "(tokens.shape[0], tokens.shape[2], *grid[::-1])"),
 ]  # fmt: skip

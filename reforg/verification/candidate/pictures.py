@@ -10,7 +10,7 @@ import numpy as np
 
 from reforg.catalog import synthetic
 from reforg.catalog.sources import is_synthetic, seed_of
-from reforg.costs import cost
+from reforg.costs.cost import cost
 from reforg.errors import ConfigError
 from reforg.models.model import Model
 from reforg.verification.candidate import files

@@ -1,7 +1,7 @@
 """The names of a trace without running the model: of its layers, of the modules that hold them, of what has no module."""
 
 from reforg.config import Config, ShuntedConfig, VitConfig
-from reforg.costs import cost
+from reforg.costs.cost import cost
 
 INNER = ("scores", "probs", "context", "cls_attention")
 

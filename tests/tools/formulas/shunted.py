@@ -1,7 +1,7 @@
 """What the Shunted Transformer computes, shape by shape. Shapes: B images, N tokens, C channels, h heads of D channels."""
 
+from formulas.ledger import Ledger, Value, view
 from reforg.config import ShuntedConfig
-from reforg.costs.ledger import Ledger, Value, view
 from reforg.errors import ShapeError
 
 

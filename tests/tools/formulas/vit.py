@@ -1,7 +1,7 @@
 """What ViT, DeiT, DeiT III and EViT compute, shape by shape. Shapes: B images, N tokens, C channels, H heads."""
 
+from formulas.ledger import INDEX_BYTES, Ledger, Value, view
 from reforg.config import VitConfig
-from reforg.costs.ledger import INDEX_BYTES, Ledger, Value, view
 from reforg.errors import ShapeError
 from reforg.evit import Schedule
 
