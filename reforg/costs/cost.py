@@ -20,7 +20,8 @@ class Cost:
 
     params: trained values. macs: multiply-accumulates. by_block, by_operation: the same for each part, in order, and for
     each operation of the `Ops` record that multiplies.
-    tokens: tokens without special ones that enter each block's MLP (ViT families), or that each stage has (Shunted).
+    tokens: of each part, as its family tells them: those without special ones that enter each block's MLP, or those of each
+    stage; empty where a family tells none.
     by_layer: trace name -> what that operation costs, for every operation of the record, in the order of execution.
     dtype: what the bytes are of. weight_bytes: parameters and running statistics (num_batches_tracked is never read).
     activation_bytes: of the results of all operations of the record together.
@@ -96,9 +97,12 @@ def _settings(model: Any, changes: dict[str, Any]) -> Config:
 
 
 def _part(name: str) -> str:
-    """The part of the model that a traced operation belongs to: patch_embed, blocks.3, block1.0, patch_embed1, head."""
+    """The part of the model that a traced operation belongs to: patch_embed, head; with its number where its parts are
+    numbered: blocks.3, block1.0.
+    """
     first, _, rest = name.partition(".")
-    return f"{first}.{rest.partition('.')[0]}" if first.startswith("block") else first
+    number, _, _ = rest.partition(".")
+    return f"{first}.{number}" if number.isdigit() else first
 
 
 def _sums(layers: dict[str, Layer], key: Callable[[str], str]) -> dict[str, int]:
