@@ -53,6 +53,12 @@ def fuse_inattentive(tokens: Array, scores: Array) -> Array:
 
 
 @piece
+def fused_token(net: Network, candidates: Array, scores: Array, inattentive: Array) -> Array:
+    """[B, N, C], [B, N], [B, M] -> [B, 1, C]: the candidates of those M indices as one ("inattentive token fusion")."""
+    return fuse_inattentive(net.ops.gather(candidates, inattentive), net.ops.gather(scores, inattentive))
+
+
+@piece
 def reorganize(net: Network, path: str, tokens: Array, scores: Array, count: int, config: VitConfig) -> Array:
     """[B, S + N, C], [B, N] -> [B, S + count (+ 1), C]: special tokens, attentive ones by falling score, the fused one.
 
@@ -64,7 +70,7 @@ def reorganize(net: Network, path: str, tokens: Array, scores: Array, count: int
     net.trace(f"{path}.kept", attentive)
     parts = [tokens[:, :special, :], net.ops.gather(candidates, attentive)]
     if config.fuse_token:
-        parts.append(fuse_inattentive(net.ops.gather(candidates, inattentive), net.ops.gather(scores, inattentive)))
+        parts.append(fused_token(net, candidates, scores, inattentive))
     return net.trace(f"{path}.reorganized", xp.concat(parts, axis=1))
 
 

@@ -29,6 +29,7 @@ from reforg.ops import (
 
 STEM_EPS = 1e-5  # norms after a patch embedding and inside attention; blocks and stages have the config's norm_eps
 Grid = tuple[int, int]
+Enhanced = tuple[Array, Array, Array | None]
 
 
 def forward(
@@ -123,33 +124,22 @@ def shunted_attention(net: Network, path: str, x: Array, grid: Grid, num_heads: 
     """[B, N, C] -> [B, N, C]: "shunted self-attention": each group of heads attends to keys reduced by its own ratio.
 
     Where keys are reduced, values are enhanced by a depthwise convolution over their own grid before attention;
-    without reduction that convolution is added to the context instead.
+    without reduction (`whole`) that convolution is added to the context instead.
     """
-    group = num_heads // len(reductions)
     names = [str(number) for number in range(1, len(reductions) + 1)] if len(reductions) > 1 else [""]
     (queries,) = split_heads(net.linear(f"{path}.q", x), 1, num_heads)
-    sources = [(x, grid)] if reductions == (1,) else reduce_all(net, path, to_maps(x, grid), reductions)
-    projected = [net.linear(f"{path}.kv{name}", source) for name, (source, _) in zip(names, sources, strict=True)]
+    sources = [(x, grid)] if reductions == (1,) else aggregate_tokens(net, path, to_maps(x, grid), reductions)
+    projected = [(net.linear(f"{path}.kv{name}", source), size) for name, (source, size) in zip(names, sources, strict=True)]
     context = []
-    for branch, (name, kv, (_, reduced)) in enumerate(zip(names, projected, sources, strict=True)):
-        keys, values = kv[:, :, : kv.shape[2] // 2], kv[:, :, kv.shape[2] // 2 :]
-        local = to_tokens(net.depthwise_conv2d(f"{path}.local_conv{name}", to_maps(values, reduced)))
-        enhanced = values if reductions == (1,) else values + local
-        heads = queries[:, branch * group : (branch + 1) * group, :, :]
-        note = within(net.trace, f"{path}.branches.{branch}")
-        mixed = merge_heads(attend(net, heads, keys, enhanced, group, note))
-        context.append(mixed + local if reductions == (1,) else mixed)
-    return net.trace(path, net.linear(f"{path}.proj", namespace(x).concat(context, axis=2)))
+    for branch in range(len(reductions)):
+        keys, values, beside = keys_and_values(net, path, projected, branch, reductions == (1,))
+        mixed = attend(net, path, queries, keys, values, branch)
+        context.append(mixed if beside is None else mixed + beside)
+    return net.trace(path, net.linear(f"{path}.proj", merge_groups(net, context)))
 
 
-def attend(net: Network, queries: Array, keys: Array, values: Array, group: int, trace: Trace) -> Array:
-    """[B, h, N, D], [B, M, h D] twice -> context [B, h, N, D], scale 1/sqrt(D)."""
-    (keys,), (values,) = split_heads(keys, 1, group), split_heads(values, 1, group)
-    context: Array = net.ops.attention(queries, keys, values, queries.shape[-1] ** -0.5, trace)[0]
-    return context
-
-
-def reduce_all(net: Network, path: str, maps: Array, reductions: tuple[int, ...]) -> list[tuple[Array, Grid]]:
+@piece
+def aggregate_tokens(net: Network, path: str, maps: Array, reductions: tuple[int, ...]) -> list[tuple[Array, Grid]]:
     """[B, C, H, W] -> for each ratio the merged tokens and their grid; the shared GELU's last output is `act`."""
     reduced = [reduce_keys(net, path, maps, number, ratio) for number, ratio in enumerate(reductions, 1)]
     net.trace(f"{path}.act", reduced[-1][0])
@@ -166,6 +156,30 @@ def reduce_keys(net: Network, path: str, maps: Array, number: int, ratio: int) -
     merged = net.conv2d(f"{path}.sr{number}", maps, stride=ratio)
     x = net.layer_norm(f"{path}.norm{number}", to_tokens(merged), STEM_EPS)
     return net.gelu(f"{path}.act@{number - 1}", x), (merged.shape[2], merged.shape[3])
+
+
+@piece
+def keys_and_values(net: Network, path: str, projected: list[tuple[Array, Grid]], branch: int, whole: bool) -> Enhanced:
+    """[B, M, 2 h D] of all groups -> keys, values [B, M, h D] of one; the "local enhancement" in the values, or apart (whole)."""
+    (kv, grid), name = projected[branch], branch + 1 if len(projected) > 1 else ""
+    keys, values = kv[:, :, : kv.shape[2] // 2], kv[:, :, kv.shape[2] // 2 :]
+    local = to_tokens(net.depthwise_conv2d(f"{path}.local_conv{name}", to_maps(values, grid)))
+    return (keys, values, local) if whole else (keys, values + local, None)
+
+
+@piece
+def attend(net: Network, path: str, queries: Array, keys: Array, values: Array, branch: int) -> Array:
+    """[B, H, N, D], [B, M, h D] twice -> context [B, N, h D] of the group's h heads, scale 1/sqrt(D)."""
+    depth, group = queries.shape[-1], keys.shape[2] // queries.shape[-1]
+    heads = queries[:, branch * group : (branch + 1) * group, :, :]
+    (keys,), (values,) = split_heads(keys, 1, group), split_heads(values, 1, group)
+    return merge_heads(net.ops.attention(heads, keys, values, depth**-0.5, within(net.trace, f"{path}.branches.{branch}"))[0])
+
+
+@piece
+def merge_groups(net: Network, context: list[Array]) -> Array:  # noqa: ARG001 - a piece's signature
+    """[B, N, h D] of each group -> [B, N, C]: the heads of all groups side by side."""
+    return namespace(*context).concat(context, axis=2)
 
 
 @piece

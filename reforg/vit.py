@@ -127,6 +127,7 @@ def block(net: Network, path: str, x: Array, config: VitConfig, count: int) -> A
     return net.trace(path, feed_forward(net, path, x, config))
 
 
+@piece
 def attend(net: Network, path: str, x: Array, config: VitConfig) -> tuple[Array, list[Array]]:
     """[B, N, C] -> x + attention(norm(x)) of every branch, and each branch's class attention. [ViT] eq. 2."""
     updates, scores = [], []
@@ -138,6 +139,7 @@ def attend(net: Network, path: str, x: Array, config: VitConfig) -> tuple[Array,
     return net.trace(f"{path}.attended", sum(updates, x)), scores
 
 
+@piece
 def feed_forward(net: Network, path: str, x: Array, config: VitConfig) -> Array:
     """[B, N, C] -> x + MLP(norm(x)) of every branch. [ViT] eq. 3."""
     updates = []
@@ -164,6 +166,7 @@ def mlp(net: Network, path: str, x: Array) -> Array:
     return net.trace(path, net.linear(f"{path}.fc2", hidden))
 
 
+@piece
 def layer_scale(net: Network, path: str, number: int, branch: str, x: Array, config: VitConfig) -> Array:
     """[B, N, C] -> [B, N, C]: a learned gain for each channel on a residual branch; x itself without. [CaiT] section 2."""
     if config.init_values is None:

@@ -9,8 +9,8 @@ from reforg_numpy.program import Images, Maps, Program, Tokens, folded
 STEM_EPS = 1e-5  # of norms after a patch embedding and inside attention
 Grid = tuple[int, int]
 PIECES = (
-    "shunted.stem", "shunted.embed", "shunted.block", "shunted.shunted_attention", "shunted.detail_mlp", "shunted.pooled",
-    "shunted.classify",
+    "shunted.stem", "shunted.embed", "shunted.block", "shunted.shunted_attention", "shunted.aggregate_tokens",
+    "shunted.keys_and_values", "shunted.attend", "shunted.merge_groups", "shunted.detail_mlp", "shunted.pooled", "shunted.classify",
 )  # fmt: skip
 
 

@@ -16,11 +16,15 @@ PIECES = (
     "vit.embed",
     "vit.embed_patches",
     "vit.block",
+    "vit.attend",
+    "vit.feed_forward",
     "vit.self_attention",
     "vit.mlp",
+    "vit.layer_scale",
     "vit.pooled",
     "vit.classify",
     "evit.reorganize",
+    "evit.fused_token",
 )
 
 

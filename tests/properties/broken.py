@@ -42,7 +42,7 @@ from reforg.ops import REFERENCE as _REFERENCE
 ops = ops.replaced("numpy", {"layer_norm": lambda x, w, b, eps: _REFERENCE.layer_norm(x, w, b, eps + 1e-4)})
 """
 FUSE = "xp.sum(widen(tokens) * widen(scores)[:, :, None], axis=1, keepdims=True)"
-LOCAL = "enhanced = values if reductions == (1,) else values + local"
+LOCAL = "return (keys, values, local) if whole else (keys, values + local, None)"
 LOGITS = 'return net.trace("logits", mean_of(states))'
 GAIN = "x * net.weights[config.gain(path, number, branch)]"
 MLP_OUT = 'return net.trace(path, net.linear(f"{path}.fc2", hidden))'
@@ -113,8 +113,9 @@ BROKEN = [
      "probabilities[:, 0, 0, num_special:]"),
     ("tokens_exchanged_are", "the second token leaks into all", VIT, 'net.linear(f"{path}.qkv", x)',
      'net.linear(f"{path}.qkv", x + 0.1 * x[:, 1:2, :])'),
-    ("shunted_attention_is_what", "values not enhanced", SHUNTED, LOCAL, "enhanced = values"),
-    ("shunted_attention_without_red", "values enhanced everywhere", SHUNTED, LOCAL, "enhanced = values + local"),
+    ("shunted_attention_is_what", "values not enhanced", SHUNTED, LOCAL, "return keys, values, local if whole else None"),
+    ("shunted_attention_without_red", "values enhanced everywhere", SHUNTED, LOCAL,
+     "return keys, values + local, local if whole else None"),
     ("rows_and_columns_left_over", "the last pixel added", SHUNTED, "maps, stride=ratio)",
      "maps, stride=ratio) + 0.1 * maps[:, :, -1:, -1:]"),
     ("the_mlp_of_shunted_sees", "without its residual", SHUNTED, "y + detail)", "detail)"),

@@ -11,6 +11,11 @@ Step = Callable[..., Any]
 Key = tuple[str, str]
 UNITS = ("vit.embed", "vit.block", "vit.classify", "shunted.stem", "shunted.embed", "shunted.block", "shunted.classify")
 """The pieces whose faults are judged together; a layer outside of them is judged alone."""
+PARTS = (
+    "vit.attend", "vit.feed_forward", "vit.layer_scale", "evit.fused_token", "shunted.aggregate_tokens",
+    "shunted.keys_and_values", "shunted.attend", "shunted.merge_groups",
+)  # fmt: skip
+"""Pieces that a replay takes as parts of the step that calls them. A variant of that step may replace them, and nothing else."""
 
 
 @dataclass(frozen=True)

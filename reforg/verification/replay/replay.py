@@ -22,7 +22,7 @@ from reforg.verification.error_model.comparison import Comparison, compared
 from reforg.verification.error_model.rules import OPERATIONS
 from reforg.verification.error_model.uncertain import Rounding, Uncertain, Values
 from reforg.verification.findings import Selection
-from reforg.verification.replay.observations import UNITS, Call, Key, Memory, Observation, Step
+from reforg.verification.replay.observations import PARTS, UNITS, Call, Key, Memory, Observation, Step
 from reforg.verification.replay.recovery import after_attention
 from reforg.verification.replay.selection import reorganize
 from reforg.verification.replay.trends import sharpened
@@ -280,7 +280,7 @@ def reference(kind: str) -> Step:
 
 
 def _replayed() -> Ops:
-    steps = {kind: reference(kind) for kind in pieces()} | {"evit.reorganize": reorganize}
+    steps = {kind: reference(kind) for kind in pieces() if kind not in PARTS} | {"evit.reorganize": reorganize}
     return OPERATIONS.replaced("replay", {kind: partial(_enter, kind, step) for kind, step in steps.items()})
 
 

@@ -6,10 +6,12 @@ values, makes what the candidate has, it is the explanation. A new one is a few 
 
 import reforg.verification.diagnosis.variants.attention
 import reforg.verification.diagnosis.variants.blocks
+import reforg.verification.diagnosis.variants.classifiers
 import reforg.verification.diagnosis.variants.layers
 import reforg.verification.diagnosis.variants.patches
 import reforg.verification.diagnosis.variants.reorganization
-import reforg.verification.diagnosis.variants.shunted  # noqa: F401  each fills the table
+import reforg.verification.diagnosis.variants.shunted
+import reforg.verification.diagnosis.variants.shunted_attention  # noqa: F401  each fills the table
 from reforg.verification.diagnosis.variants.table import TABLE, Variant, variant
 
 __all__ = ["TABLE", "Variant", "variant"]

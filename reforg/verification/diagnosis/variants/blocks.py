@@ -1,7 +1,6 @@
-"""Variants of whole blocks, of what they add, and of the classifier: ViT, DeiT, DeiT III, EViT."""
+"""Variants of whole blocks, and of what they add: ViT, DeiT, DeiT III, EViT."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,18 +8,17 @@ import numpy as np
 from reforg import vit
 from reforg.config import VitConfig
 from reforg.evit import average, reorganize
-from reforg.ops import mean, mean_of
-from reforg.verification.diagnosis.variants.table import Inapplicable, variant
+from reforg.ops import bodies, mean_of
+from reforg.verification.diagnosis.variants.table import Inapplicable, Step, changed, variant, with_pieces
 from reforg.verification.error_model.uncertain import Uncertain
+from reforg.verification.replay.selection import Ranked, rearranged
 from reforg.verification.replay.selection import reorganize as reorganized
 
 Scale = Callable[[Any, str, int, str, Uncertain, VitConfig], Uncertain]
 Join = Callable[[Uncertain, list[Uncertain]], Uncertain]
+Half = Callable[[Any, str, int, Uncertain, VitConfig], tuple[Uncertain, list[Any]]]
+"""Attention or MLP of a block with its residual: (net, path, 1 or 2, x, config) -> its sum, and each branch's class attention."""
 PIECE = "vit.block"
-
-
-def _sum(x: Uncertain, updates: list[Uncertain]) -> Uncertain:
-    return sum(updates, x)
 
 
 def _alone(x: Uncertain, updates: list[Uncertain]) -> Uncertain:
@@ -52,42 +50,65 @@ def _nothing(x: Uncertain, updates: list[Uncertain]) -> Uncertain:
     return x
 
 
-def block(
-    net: Any, path: str, x: Uncertain, config: VitConfig, count: int, joins: tuple[Join, Join] = (_sum, _sum),
-    scales: tuple[Scale, Scale] = (vit.layer_scale, vit.layer_scale), late: bool = False,
-    normed: tuple[bool, bool] = (False, False), in_turn: tuple[bool, bool] = (False, False),
-) -> Any:  # fmt: skip
-    """The reference's block with other sums, other LayerScales, reorganization after the MLP (late), residuals that start from the
-    normed tokens (normed), parallel branches one after the other (in_turn).
-    """
-    x, scores = _half(net, path, x, config, 1, joins[0], scales[0], normed[0], in_turn[0])
-    x = net.trace(f"{path}.attended", x)
-    chosen = average(net, f"{path}.cls_attention", scores)
-    drops = count < x.shape[1] - config.num_special
-    if drops and not late:
-        x = reorganize(net, path, x, chosen, count, config)
-    x, _ = _half(net, path, x, config, 2, joins[1], scales[1], normed[1], in_turn[1])
-    if drops and late:
-        x = reorganized(net, path, x, chosen, count, config, becomes=path)
-    return net.trace(path, x)
+def _updates(net: Any, path: str, number: int, branch: str, x: Uncertain, config: VitConfig) -> tuple[Uncertain, Uncertain, Any]:
+    """A branch of attention (number 1) or of the MLP (2): norm(x), what it adds to x, its class attention (None of an MLP)."""
+    normed = net.layer_norm(f"{path}.norm{number}{branch}", x, config.norm_eps)
+    scores = None
+    if number == 1:
+        update, scores = vit.self_attention(net, f"{path}.attn{branch}", normed, config.num_heads, config.num_special)
+    else:
+        update = vit.mlp(net, f"{path}.mlp{branch}", normed)
+    return normed, vit.layer_scale(net, path, number, branch, update, config), scores
 
 
-def _half(
-    net: Any, path: str, x: Uncertain, config: VitConfig, number: int, join: Join, scale: Scale, normed: bool, in_turn: bool
-) -> tuple[Uncertain, list[Uncertain]]:
-    """X + attention(norm(x)) for number 1, x + MLP(norm(x)) for 2, and the class attention of each branch."""
-    updates, scores, start = [], [], x
+def _joined(join: Join) -> Half:
+    """The updates of all branches and x, joined otherwise."""
+
+    def half(net: Any, path: str, number: int, x: Uncertain, config: VitConfig) -> tuple[Uncertain, list[Any]]:
+        _, updates, scores = zip(*(_updates(net, path, number, branch, x, config) for branch in config.branches), strict=True)
+        return join(x, list(updates)), list(scores)
+
+    return half
+
+
+def _from_normed(net: Any, path: str, number: int, x: Uncertain, config: VitConfig) -> tuple[Uncertain, list[Any]]:
+    """The residual starts from what the first branch reads."""
+    normed, updates, scores = zip(*(_updates(net, path, number, branch, x, config) for branch in config.branches), strict=True)
+    return sum(updates, normed[0]), list(scores)
+
+
+def _in_turn(net: Any, path: str, number: int, x: Uncertain, config: VitConfig) -> tuple[Uncertain, list[Any]]:
+    """Each branch reads what the one before has made."""
+    seen = []
     for branch in config.branches:
-        source = net.layer_norm(f"{path}.norm{number}{branch}", x, config.norm_eps)
-        start = source if normed and not branch else start
-        if number == 1:
-            update, seen = vit.self_attention(net, f"{path}.attn{branch}", source, config.num_heads, config.num_special)
-            scores.append(seen)
-        else:
-            update = vit.mlp(net, f"{path}.mlp{branch}", source)
-        updates.append(scale(net, path, number, branch, update, config))
-        x = x + updates[-1] if in_turn else x
-    return join(start, updates), scores
+        _, update, scores = _updates(net, path, number, branch, x, config)
+        x = x + update
+        seen.append(scores)
+    return x, seen
+
+
+def _halves(*numbers: int, half: Half) -> Step:
+    """The block in which attention (number 1) or the MLP (2), or both, are done otherwise."""
+
+    def attend(net: Any, path: str, x: Uncertain, config: VitConfig) -> Any:
+        x, scores = half(net, path, 1, x, config)
+        return net.trace(f"{path}.attended", x), scores
+
+    def feed_forward(net: Any, path: str, x: Uncertain, config: VitConfig) -> Any:
+        return half(net, path, 2, x, config)[0]
+
+    pieces = {1: ("vit.attend", attend), 2: ("vit.feed_forward", feed_forward)}
+    return changed(PIECE, dict(pieces[number] for number in numbers))
+
+
+def _scaled(*numbers: int, scale: Scale) -> Step:
+    """The block with another LayerScale after attention (number 1) or the MLP (2), or both."""
+    usual = bodies()["vit.layer_scale"]
+
+    def layer_scale(net: Any, path: str, number: int, branch: str, x: Uncertain, config: VitConfig) -> Any:
+        return (scale if number in numbers else usual)(net, path, number, branch, x, config)
+
+    return changed(PIECE, {"vit.layer_scale": layer_scale})
 
 
 def _unscaled(net: Any, path: str, number: int, branch: str, x: Uncertain, config: VitConfig) -> Uncertain:
@@ -127,38 +148,41 @@ def _other_branch(net: Any, path: str, number: int, branch: str, x: Uncertain, c
     return x * _gain(net, path, number, others[0], config)
 
 
-def _pair(number: int, changed: Any, usual: Any) -> tuple[Any, Any]:
-    return (changed, usual) if number == 1 else (usual, changed)
-
-
 def _check_drops(x: Uncertain, config: VitConfig, count: int) -> None:
     if count >= x.shape[1] - config.num_special:
         raise Inapplicable
 
 
-def gathered_before(
-    net: Any, path: str, x: Uncertain, config: VitConfig, count: int, whole: bool = False, fused: bool = True
-) -> Any:  # fmt: skip
+def _gathered_before(whole: bool = False, fused: bool = True) -> Step:
     """The kept patches are those that came into the block; special tokens too (whole), and what is fused (fused)."""
-    _check_drops(x, config, count)
-    attended, scores = vit.attend(net, path, x, config)
-    special = config.num_special
-    mixed = x if whole else x.rounding.concat([attended[:, :special, :], x[:, special:, :]], axis=1)
-    chosen = average(net, f"{path}.cls_attention", scores)
-    step = reorganize if fused else partial(reorganized, source=attended)
-    mixed = step(net, path, mixed, chosen, count, config)
-    return net.trace(path, vit.feed_forward(net, path, mixed, config))
+
+    def step(net: Any, path: str, x: Uncertain, config: VitConfig, count: int) -> Any:
+        _check_drops(x, config, count)
+        attended, scores = vit.attend(net, path, x, config)
+        special = config.num_special
+        mixed = x if whole else x.rounding.concat([attended[:, :special, :], x[:, special:, :]], axis=1)
+        chosen = average(net, f"{path}.cls_attention", scores)
+        if fused:
+            mixed = reorganize(net, path, mixed, chosen, count, config)
+        else:
+            mixed = reorganized(_fusing(net, attended[:, special:, :]), path, mixed, chosen, count, config)
+        return net.trace(path, vit.feed_forward(net, path, mixed, config))
+
+    return step
 
 
-variant(PIECE, "reorganization: patches gathered from before attention's residual", ".reorganized")(gathered_before)
-variant(PIECE, "reorganization: tokens gathered from before attention's residual, special ones too", ".reorganized")(
-    partial(gathered_before, whole=True)
-)
+def _fusing(net: Any, candidates: Uncertain) -> Any:
+    """The net, in which the fused token is made of these candidates [B, N, C], whichever are kept."""
+    usual = bodies()["evit.fused_token"]
+    return with_pieces(net, {"evit.fused_token": lambda net, _, scores, inattentive: usual(net, candidates, scores, inattentive)})
 
 
-variant(PIECE, "reorganization: kept patches gathered from before attention's residual, the fused one from behind", ".reorganized")(
-    partial(gathered_before, fused=False)
-)
+for _label, _step in (
+    ("patches gathered from before attention's residual", _gathered_before()),
+    ("tokens gathered from before attention's residual, special ones too", _gathered_before(whole=True)),
+    ("kept patches gathered from before attention's residual, the fused one from behind", _gathered_before(fused=False)),
+):
+    variant(PIECE, f"reorganization: {_label}", ".reorganized")(_step)
 
 
 @variant(PIECE, "reorganization missing: all tokens go on", ".reorganized")
@@ -179,7 +203,7 @@ for _number, _what, _sum_at in ((1, "attention", ".attended"), (2, "MLP", "")):
         (f"parallel branches: the first {_what} left out", _second_only),
         (f"parallel branches: mean of the {_what}s instead of their sum", _mean),
     ):
-        variant(PIECE, _label, _sum_at or None)(partial(block, joins=_pair(_number, _join, _sum)))
+        variant(PIECE, _label, _sum_at or None)(_halves(_number, half=_joined(_join)))
     for _label, _scale in (
         ("LayerScale missing", _unscaled),
         ("LayerScale swapped: the other residual branch's gain", _swapped),
@@ -188,107 +212,22 @@ for _number, _what, _sum_at in ((1, "attention", ".attended"), (2, "MLP", "")):
         ("LayerScale inverted", _inverted),
         ("LayerScale of the other parallel branch", _other_branch),
     ):
-        _scales = _pair(_number, _scale, vit.layer_scale)
-        variant(PIECE, f"{_label} ({_what})", f".ls{_number}")(partial(block, scales=_scales))
-    variant(PIECE, f"residual from the normed tokens ({_what})", _sum_at or None)(
-        partial(block, normed=_pair(_number, True, False))
-    )
-    variant(PIECE, f"parallel branches: {_what}s one after the other", _sum_at or None)(
-        partial(block, in_turn=_pair(_number, True, False))
-    )
-variant(PIECE, "LayerScale swapped: gamma_1 and gamma_2", ".ls1")(partial(block, scales=(_swapped, _swapped)))
-variant(PIECE, "LayerScale missing", ".ls1")(partial(block, scales=(_unscaled, _unscaled)))
-variant(PIECE, "parallel branches one after the other", ".attended")(partial(block, in_turn=(True, True)))
-variant(PIECE, "parallel branches: the second left out", ".attended")(partial(block, joins=(_first_only, _first_only)))
-variant(PIECE, "parallel branches: mean instead of sum", ".attended")(partial(block, joins=(_mean, _mean)))
-variant(PIECE, "reorganization after the MLP", ".reorganized")(partial(block, late=True))
+        variant(PIECE, f"{_label} ({_what})", f".ls{_number}")(_scaled(_number, scale=_scale))
+    variant(PIECE, f"residual from the normed tokens ({_what})", _sum_at or None)(_halves(_number, half=_from_normed))
+    variant(PIECE, f"parallel branches: {_what}s one after the other", _sum_at or None)(_halves(_number, half=_in_turn))
+variant(PIECE, "LayerScale swapped: gamma_1 and gamma_2", ".ls1")(_scaled(1, 2, scale=_swapped))
+variant(PIECE, "LayerScale missing", ".ls1")(_scaled(1, 2, scale=_unscaled))
+variant(PIECE, "parallel branches one after the other", ".attended")(_halves(1, 2, half=_in_turn))
+variant(PIECE, "parallel branches: the second left out", ".attended")(_halves(1, 2, half=_joined(_first_only)))
+variant(PIECE, "parallel branches: mean instead of sum", ".attended")(_halves(1, 2, half=_joined(_mean)))
 
 
-def _states(pick: Callable[[Any, Uncertain, VitConfig], list[Uncertain]]) -> Any:
-    """A classifier that reads other states."""
-
-    def classify(net: Any, x: Uncertain, config: VitConfig) -> Any:
-        states = pick(net, x, config)
-        if config.heads:
-            states = [net.linear(head, state) for head, state in zip(config.heads, states, strict=True)]
-        return net.trace("logits", mean_of(states))
-
-    return classify
-
-
-def _repeated(state: Uncertain, config: VitConfig) -> list[Uncertain]:
-    return [state] * config.num_special
-
-
-def _unnormed(net: Any, x: Uncertain, config: VitConfig) -> Uncertain:
-    """What came into the last norm."""
-    before: Uncertain = net.session.inputs["norm"][1]
-    return x if config.global_pool == "avg" else before
-
-
-def _last_norm(net: Any, x: Uncertain, config: VitConfig) -> Uncertain:
-    normed: Uncertain = net.ops.layer_norm(x, *net.parameters("norm"), config.norm_eps)
-    return normed
-
-
-for _label, _pick in (
-    ("pooled: mean of all tokens for the class token", lambda net, x, config: _repeated(mean(x, axis=1), config)),
-    ("pooled: mean of the patches for the class token",
-     lambda net, x, config: _repeated(mean(x[:, config.num_special :, :], axis=1), config)),
-    ("pooled: last token for the class token", lambda net, x, config: _repeated(x[:, -1, :], config)),
-    ("pooled: second token for the class token", lambda net, x, config: _repeated(x[:, 1, :], config)),
-    ("pooled: class token for the mean of the patches", lambda net, x, config: _repeated(x[:, 0, :], config)),
-    ("last norm missing", lambda net, x, config: [_unnormed(net, x, config)[:, token, :] for token in range(config.num_special)]),
-    ("last norm applied twice", lambda net, x, config: vit.pool(net, _last_norm(net, x, config), config)),
-    ("norm after pooling: mean of all tokens",
-     lambda net, x, config: _repeated(_last_norm(net, mean(_unnormed(net, x, config), axis=1), config), config)),
-    ("norm after pooling: mean of the patches",
-     lambda net, x, config: _repeated(
-         _last_norm(net, mean(_unnormed(net, x, config)[:, config.num_special :, :], axis=1), config), config)),
-    ("pooled before the last norm, which is missing: mean of all tokens",
-     lambda net, x, config: _repeated(mean(_unnormed(net, x, config), axis=1), config)),
-    ("pooled: the maximum of the patches",
-     lambda net, x, config: _repeated(x.rounding.exact(x.value[:, config.num_special :].max(axis=1)), config)),
-):  # fmt: skip
-    variant("vit.classify", _label, "head")(_states(_pick))
-
-
-@variant("vit.classify", "pooled: special tokens counted in the mean, then fc_norm", "fc_norm")
-def pooled_with_special(net: Any, x: Uncertain, config: VitConfig) -> Any:
-    """global_pool "avg" over all tokens."""
-    state = net.layer_norm("fc_norm", mean(x, axis=1), config.norm_eps)
-    return net.trace("logits", net.linear("head", state) if config.heads else state)
-
-
-def _combined(combine: Callable[[list[Uncertain]], Uncertain]) -> Any:
-    def classify(net: Any, x: Uncertain, config: VitConfig) -> Any:
-        states = vit.pool(net, x, config)
-        answers = [net.linear(head, state) for head, state in zip(config.heads, states, strict=True)]
-        return net.trace("logits", combine(answers or states))
-
-    return classify
-
-
-def _softmaxed(answers: list[Uncertain]) -> Uncertain:
-    from reforg.verification.error_model.rules import softmax
-
-    mixed: Uncertain = mean_of([softmax(answer) for answer in answers])
-    return mixed
-
-
-for _label, _combine in (
-    ("distilled: only the class token's head", lambda answers: answers[0]),
-    ("distilled: only the distillation token's head", lambda answers: answers[-1]),
-    ("distilled: sum of the heads instead of their mean", lambda answers: sum(answers[1:], answers[0])),
-    ("distilled: mean of the softmaxed outputs (the paper's)", _softmaxed),
-    ("softmax of the logits", lambda answers: _softmaxed([mean_of(answers)])),
-):
-    variant("vit.classify", _label, "logits")(_combined(_combine))
-
-
-@variant("vit.classify", "distilled: the heads exchanged", "head")
-def heads_exchanged(net: Any, x: Uncertain, config: VitConfig) -> Any:
-    """The class token read by the distillation head."""
-    states = vit.pool(net, x, config)
-    answers = [net.linear(head, state) for head, state in zip(config.heads, reversed(states), strict=True)]
-    return net.trace("logits", mean_of(answers))
+@variant(PIECE, "reorganization after the MLP", ".reorganized")
+def reorganized_late(net: Any, path: str, x: Uncertain, config: VitConfig, count: int) -> Any:
+    """The tokens that go on are the block's output."""
+    x, scores = vit.attend(net, path, x, config)
+    chosen = average(net, f"{path}.cls_attention", scores)
+    x = vit.feed_forward(net, path, x, config)
+    if count < x.shape[1] - config.num_special:
+        x = rearranged(net, path, Ranked(x, chosen, count, config), becomes=path)
+    return net.trace(path, x)

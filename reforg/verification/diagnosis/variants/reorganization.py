@@ -2,19 +2,32 @@
 
 import math
 from collections.abc import Callable
-from functools import partial
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from reforg.config import VitConfig
 from reforg.evit import fuse_inattentive
-from reforg.ops import mean, mean_of
-from reforg.verification.diagnosis.variants.table import Inapplicable, variant
+from reforg.ops import bodies, mean, mean_of
+from reforg.verification.diagnosis.variants.table import Inapplicable, Step, variant, with_pieces
+from reforg.verification.error_model.rules import gather
 from reforg.verification.error_model.uncertain import Uncertain
-from reforg.verification.replay.selection import reorganize
+from reforg.verification.replay.selection import Ranked, rearranged, reorganize
 
 PIECE = "evit.reorganize"
+Fuse = Callable[[Uncertain, Uncertain, Any], Uncertain]
+
+
+def _fusing(net: Any, fuse: Fuse) -> Any:
+    """The net, in which the fused token is another function of the candidates [B, N, C], their scores, the inattentive indices."""
+    return with_pieces(net, {"evit.fused_token": lambda net, *arguments: fuse(*arguments)})
+
+
+def _fused(net: Any, candidates: Uncertain, scores: Uncertain, indices: Any) -> Uncertain:
+    """The fused token as the reference makes it."""
+    token: Uncertain = bodies()["evit.fused_token"](net, candidates, scores, indices)
+    return token
 
 
 def _rate(path: str, config: VitConfig) -> float:
@@ -45,16 +58,22 @@ for _label, _how in (
     variant(PIECE, f"kept count: {_label}", ".reorganized")(_counted(_how))
 
 
-def _ranked(by: Callable[[dict[str, Uncertain], str, Uncertain, VitConfig], Uncertain], fused: bool = False) -> Any:
+def _ranked(by: Callable[[dict[str, Uncertain], str, Uncertain, VitConfig], Uncertain], fused: bool = False) -> Step:
     """Tokens chosen by other scores, which also weigh the fused token where `fused`."""
 
     def step(net: Any, path: str, tokens: Uncertain, scores: Uncertain, count: int, config: VitConfig) -> Any:
         if fused and not config.fuse_token:
             raise Inapplicable
         ranking = by(net.session.latest, path, scores, config)
-        return reorganize(net, path, tokens, ranking if fused else scores, count, config, ranking=ranking)
+        own = net if fused else _weighing_by(net, scores)
+        return reorganize(own, path, tokens, ranking, count, config)
 
     return step
+
+
+def _weighing_by(net: Any, scores: Uncertain) -> Any:
+    """The net, in which tokens are fused by these scores, whichever they were chosen by."""
+    return _fusing(net, lambda candidates, _, inattentive: _fused(net, candidates, scores, inattentive))
 
 
 def _attention(latest: dict[str, Uncertain], path: str, name: str, config: VitConfig, pick: Any) -> Uncertain:
@@ -120,18 +139,33 @@ for _label, _by in SCORES.items():
 def first_in_order(net: Any, path: str, tokens: Uncertain, scores: Uncertain, count: int, config: VitConfig) -> Any:
     """No selection at all."""
     order = np.broadcast_to(-np.arange(scores.shape[1], dtype=float), scores.shape)
-    return reorganize(net, path, tokens, scores, count, config, ranking=scores.rounding.exact(order))
+    return reorganize(_weighing_by(net, scores), path, tokens, scores.rounding.exact(order), count, config)
+
+
+def _off_by(shift: int) -> Step:
+    def step(net: Any, path: str, tokens: Uncertain, scores: Uncertain, count: int, config: VitConfig) -> Any:
+        return rearranged(net, path, Ranked(tokens, scores, count, config, shift))
+
+    return step
 
 
 for _label, _shift in (
     ("indices off by one: the class token counted when tokens are gathered", -1),
     ("indices off by one, forwards", 1),
 ):
-    variant(PIECE, f"selection: {_label}", ".reorganized")(partial(reorganize, shift=_shift))
+    variant(PIECE, f"selection: {_label}", ".reorganized")(_off_by(_shift))
 
 
-def _weighted(weigh: Callable[[Uncertain, Uncertain], Uncertain]) -> Any:
-    return partial(reorganize, fuse=weigh)
+def _weighted(weigh: Callable[[Uncertain, Uncertain], Uncertain]) -> Step:
+    """The fused token as another function of the dropped tokens [B, M, C] and their scores [B, M]."""
+
+    def fuse(candidates: Uncertain, scores: Uncertain, inattentive: Any) -> Uncertain:
+        return weigh(gather(candidates, inattentive), gather(scores, inattentive))
+
+    def step(net: Any, path: str, tokens: Uncertain, scores: Uncertain, count: int, config: VitConfig) -> Any:
+        return reorganize(_fusing(net, fuse), path, tokens, scores, count, config)
+
+    return step
 
 
 def _normalised(tokens: Uncertain, scores: Uncertain) -> Uncertain:
@@ -175,25 +209,31 @@ for _label, _weigh in (
     ("the weighted mean, divided by the number of tokens", _mean_weighted),
 ):
     variant(PIECE, f"fused token: {_label}", ".reorganized")(_weighted(_weigh))
-variant(PIECE, "fused token missing", ".reorganized")(partial(reorganize, fuses=False))
-variant(PIECE, "fused token where none belongs", ".reorganized")(partial(reorganize, fuses=True))
 
 
-@variant(PIECE, "fused token: of the kept tokens instead of the dropped ones", ".reorganized")
-def fused_of_kept(net: Any, path: str, tokens: Uncertain, scores: Uncertain, count: int, config: VitConfig) -> Any:
-    """The complement forgotten."""
-    order = np.argsort(-scores.value, axis=1, stable=True)[:, :count]
-    return reorganize(net, path, tokens, scores, count, config, fuse=_of(tokens, scores, order, config.num_special))
+def _with_fused_token(fuses: bool) -> Step:
+    def step(net: Any, path: str, tokens: Uncertain, scores: Uncertain, count: int, config: VitConfig) -> Any:
+        return reorganize(net, path, tokens, scores, count, replace(config, fuse_token=fuses))
+
+    return step
 
 
-@variant(PIECE, "fused token: of all tokens instead of the dropped ones", ".reorganized")
-def fused_of_all(net: Any, path: str, tokens: Uncertain, scores: Uncertain, count: int, config: VitConfig) -> Any:
-    """Nothing is left out of the sum."""
-    order = np.argsort(-scores.value, axis=1, stable=True)
-    return reorganize(net, path, tokens, scores, count, config, fuse=_of(tokens, scores, order, config.num_special))
+variant(PIECE, "fused token missing", ".reorganized")(_with_fused_token(False))
+variant(PIECE, "fused token where none belongs", ".reorganized")(_with_fused_token(True))
 
 
-def _of(tokens: Uncertain, scores: Uncertain, order: Any, special: int) -> Any:
-    from reforg.verification.error_model.rules import gather
+def _fused_of(pick: Callable[[Any, int], Any]) -> Step:
+    """The fused token of other indices than the dropped ones, picked from all of them by falling score [B, N] and the count."""
 
-    return lambda _tokens, _scores: fuse_inattentive(gather(tokens[:, special:, :], order), gather(scores, order))
+    def step(net: Any, path: str, tokens: Uncertain, scores: Uncertain, count: int, config: VitConfig) -> Any:
+        indices = pick(Ranked(tokens, scores, count, config).order, count)
+        own = _fusing(net, lambda candidates, _scores, _dropped: _fused(net, candidates, scores, indices))
+        return reorganize(own, path, tokens, scores, count, config)
+
+    return step
+
+
+variant(PIECE, "fused token: of the kept tokens instead of the dropped ones", ".reorganized")(
+    _fused_of(lambda order, count: order[:, :count])
+)
+variant(PIECE, "fused token: of all tokens instead of the dropped ones", ".reorganized")(_fused_of(lambda order, count: order))

@@ -1,8 +1,10 @@
 """The table of variants, by the kind of step that they replace."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
+
+from reforg.ops import bodies
 
 Step = Callable[..., Any]
 
@@ -40,3 +42,18 @@ def variant(kind: str, label: str, at: str | None = None, fitted: bool = False) 
         return step
 
     return entered
+
+
+def with_pieces(net: Any, pieces: Mapping[str, Step]) -> Any:
+    """The net of a step in which some of the pieces that it calls are others."""
+    # Only the net that the step was called with is changed: a step that the replay takes for itself gets the session's own again.
+    return replace(net, ops=net.ops.replaced("variant", pieces))
+
+
+def changed(kind: str, pieces: Mapping[str, Step]) -> Step:
+    """A step as the model declares it, in which some of the pieces that it calls are others."""
+
+    def step(net: Any, *arguments: Any) -> Any:
+        return bodies()[kind](with_pieces(net, pieces), *arguments)
+
+    return step
