@@ -173,10 +173,10 @@ def repeated(
             break
     peak = max(before, fastest_product(model))  # what else runs on the machine rarely disturbs both
     floor = 2 * cost(model, batch=batch).macs / peak
-    return {**told(watch.parts, providers, passes, wall), "peak_gflops": peak / 1e9, "floor_ms": 1e3 * floor}
+    return {**per_pass(watch.parts, providers, passes, wall), "peak_gflops": peak / 1e9, "floor_ms": 1e3 * floor}
 
 
-def told(parts: dict[str, Part], providers: Mapping[str, str], passes: int, wall: float) -> dict[str, Any]:
+def per_pass(parts: dict[str, Part], providers: Mapping[str, str], passes: int, wall: float) -> dict[str, Any]:
     """What a stopwatch has added up over `passes` that took `wall` seconds, for one pass."""
     rows = [
         {

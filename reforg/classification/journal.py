@@ -85,7 +85,7 @@ def _failed(line: bytes, path: str) -> bool | None:
 
 
 @contextmanager
-def opened(output: Path) -> Iterator[Journal]:
+def open_journal(output: Path) -> Iterator[Journal]:
     """The journal of an output, for one process at a time; a new one where there is none. Without rows it does not stay."""
     path = output.with_name(f".{output.name}.unfinished")
     with refusing(output):

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from reforg.classification.journal import opened
+from reforg.classification.journal import open_journal
 from reforg.classification.outputs import Columns, failures
 from reforg.classification.request import Request
 from reforg.classification.rows import line
@@ -24,7 +24,7 @@ from reforg.cli.complete import backends, dtypes, model_names
 from reforg.cli.settings import parsed
 from reforg.cli.tables import is_terminal, show
 from reforg.errors import ConfigError, printable
-from reforg.images.inputs import listed
+from reforg.images.inputs import image_paths
 from reforg.models.answers import BATCH_SIZE, THREADS, Answer, Classifier
 
 
@@ -69,7 +69,7 @@ def classify(
         model, weights, labels, top_k, backend, dtype, device, batch_size, parsed(settings or []),
         parsed(preprocess or [], "--preprocess"), features, threads,
     )  # fmt: skip
-    paths = listed(images, sys.stdin.buffer if sys.stdin else None)
+    paths = image_paths(images, sys.stdin.buffer if sys.stdin else None)
     if output is not None:
         failed = _write(request, paths, output, resume, overwrite)
     else:
@@ -91,7 +91,7 @@ def _check(output: Path | None, features: bool, again: bool) -> None:
 
 def _write(request: Request, paths: Sequence[str], output: Path, resume: bool, overwrite: bool) -> int:
     """Answers into a file, through its journal; how many of them are errors."""
-    with opened(output) as journal:
+    with open_journal(output) as journal:
         check_state(output, journal, resume, overwrite)
         if resume and journal.empty and output.exists() and not overwrite:
             failed = failures(output, paths)

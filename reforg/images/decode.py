@@ -41,7 +41,7 @@ for _format in FORMATS:  # a plugin registers itself when it is imported
 
 
 @contextmanager
-def opened(path: Any, name: str) -> Iterator[Image.Image]:
+def open_picture(path: Any, name: str) -> Iterator[Image.Image]:
     """The image in a file, only its header read yet; ImageError where there is none, or one too large. name: for the error."""
     with os.fdopen(_descriptor(path, name), "rb") as file:
         head = file.read(32)

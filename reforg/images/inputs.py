@@ -16,7 +16,7 @@ SUFFIXES = (  # of the formats that are read
 )
 
 
-def listed(arguments: Sequence[str], stdin: BinaryIO | None) -> list[str]:
+def image_paths(arguments: Sequence[str], stdin: BinaryIO | None) -> list[str]:
     """The paths of the images that the arguments name, in their order, each image once, under the path it was first found by.
 
     A folder stands for the images in it and in its subfolders (by their suffix, hidden ones left out, sorted), a pattern as

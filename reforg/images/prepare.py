@@ -13,7 +13,7 @@ from reforg.catalog.names import build_config
 from reforg.catalog.sources import is_hub_id
 from reforg.errors import ConfigError, DtypeError, ImageError, ReforgError, ShapeError
 from reforg.host import exported, on_host
-from reforg.images import decode as formats
+from reforg.images import decode
 from reforg.images.colours import flattened
 from reforg.images.preprocessing import Preprocessing, of_name
 from reforg.images.transforms import transformed
@@ -38,7 +38,7 @@ def preprocess(sources: Any, model: Any, **fields: Any) -> npt.NDArray[np.float3
     ConfigError.
     """
     record = record_of(model).changed(**fields)
-    found = [prepared(source, record) for source in listed(sources)]
+    found = [prepared(source, record) for source in as_list(sources)]
     return np.stack(found) if found else np.empty((0, record.channels, *record.size), np.float32)
 
 
@@ -74,17 +74,17 @@ def prepared(source: Any, record: Preprocessing) -> npt.NDArray[np.float32]:
 def decoded(source: Any, colour: str = "RGB") -> Image.Image:
     """A path, PIL image or array of pixels as an upright PIL image of mode `colour`; ImageError says what is wrong with it."""
     name = _named(source)
-    with _read(name), formats.silence:
+    with _read(name), decode.silence:
         if isinstance(source, Image.Image):
-            formats.check_pixels(source, name)
+            decode.check_pixels(source, name)
             return _upright(source).convert(colour)
         if isinstance(source, str | bytes | os.PathLike):
-            with formats.opened(source, name) as image:
+            with decode.open_picture(source, name) as image:
                 return _upright(image).convert(colour)
         return flattened(_pictured(source)).convert(colour)
 
 
-def listed(sources: Any) -> Sequence[Any]:
+def as_list(sources: Any) -> Sequence[Any]:
     """One image or many as a list, each a path, a PIL image or an array."""
     if isinstance(sources, list | tuple):
         return list(sources)
@@ -157,7 +157,7 @@ def _read(name: str) -> Iterator[None]:
     except ReforgError:
         raise
     except Image.DecompressionBombError as error:
-        raise formats.too_large(name) from error
+        raise decode.too_large(name) from error
     except MemoryError as error:
         raise ImageError(f"images: {name} cannot be read: there is not enough memory for it") from error
     except Exception as error:  # Pillow's parsers raise whatever they come upon in a file: struct.error, KeyError, SyntaxError, …

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from reforg.config import Config, check_count
 from reforg.errors import BackendError, ConfigError, DtypeError, ImageError, ShapeError
-from reforg.images.prepare import listed, prepared, record_of
+from reforg.images.prepare import as_list, prepared, record_of
 from reforg.images.preprocessing import Preprocessing
 from reforg.models.backend import Backend
 
@@ -75,7 +75,7 @@ def predicted(
     record = record_of(model).changed(**changes)
     most = min(top_k, model.config.num_classes) or None
     found = []
-    for answer in answers(model, listed(sources), record, most, batch_size, THREADS if threads is None else threads):
+    for answer in answers(model, as_list(sources), record, most, batch_size, THREADS if threads is None else threads):
         if answer.error is not None:
             raise ImageError(answer.error)
         found.append(list(zip(answer.labels, answer.probabilities, strict=True)))

@@ -10,7 +10,7 @@ from reforg.errors import WeightsError
 from reforg.models import embedded
 from reforg.models.backend import check, check_ops, convert, load
 from reforg.models.model import Model
-from reforg.weights import fitting as weight_files
+from reforg.weights import fitting
 
 if TYPE_CHECKING:
     from reforg.weights.hub import Repository
@@ -54,7 +54,7 @@ def create_model(
         raise WeightsError(
             f"{name} comes without weights: give a path, a Hub id or 'synthetic'; `reforg info` tells where they are"
         )
-    found = weight_files.obtain(weights, settings)
+    found = fitting.obtain(weights, settings)
     arrays = {key: convert(runner, value, dtype, device, f"weight {key}") for key, value in found.items()}
     told = (repository.labels, repository.preprocessing) if repository else (None, None)
     return Model(name, settings, arrays, runner, dtype, device, ops, check_finite, *told)

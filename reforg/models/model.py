@@ -20,7 +20,7 @@ from reforg.images.preprocessing import Preprocessing, of_name
 from reforg.models import embedded
 from reforg.models.backend import Backend, Call, Plans, convert, prepared
 from reforg.ops import REFERENCE, Network, Ops, Recorder, Trace, untraced
-from reforg.weights import fitting as weight_files
+from reforg.weights import fitting
 
 
 class Model:
@@ -128,7 +128,7 @@ class Model:
         """The same model with fields of its config changed; weights are shared, positions resampled where img_size asks for it."""
         check_settings(self.name, self.config, settings)
         config = replace(self.config, **settings)
-        fitted = weight_files.fit(self.weights | self._positions(config), config)
+        fitted = fitting.fit(self.weights | self._positions(config), config)
         for key in [key for key, value in fitted.items() if value is not self._weights.get(key)]:
             fitted[key] = convert(self.backend, fitted[key], self.dtype, self.device, f"weight {key}")
         preprocessing = self._preprocessing
@@ -224,7 +224,7 @@ class Model:
         positions = self._family.positions
         names = () if positions is None else positions.names
         tables = {name: self.backend.to_numpy(self._weights[name]) for name in names}
-        return weight_files.resampled(tables, self.config, config)
+        return fitting.resampled(tables, self.config, config)
 
     def _schedule(self, keep_rate: Any, tokens: Any) -> str:
         """What a call keeps, in words; a mistake in it is an error before anything is computed."""

@@ -16,7 +16,7 @@ from reforg.families import family_of, shapes
 from reforg.host import on_host
 from reforg.parameters import Shapes
 from reforg.weights.loading import load
-from reforg.weights.mismatch import complaint, is_real, shape_of, told
+from reforg.weights.mismatch import complaint, is_real, shape_of, whose
 
 UNCOUNTED = "num_batches_tracked"  # in a state dict, but no forward pass reads it
 CLASSIFIERS = ("head.", "head_dist.", "pre_logits")
@@ -55,7 +55,7 @@ def fit(weights: Mapping[str, Array], config: Config) -> dict[str, Array]:
         found = {name: value for name, value in found.items() if not name.startswith(CLASSIFIERS)}
     found |= _fit_positions(found, config, wanted)
     if complaints := complaint(found, wanted):
-        raise WeightsError(f"these weights do not fit this {config.family} config: {complaints}{told(weights, config.family)}")
+        raise WeightsError(f"these weights do not fit this {config.family} config: {complaints}{whose(weights, config.family)}")
     return {name: found[name] for name in wanted}
 
 

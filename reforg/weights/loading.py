@@ -75,7 +75,7 @@ def _opened(source: Any, thorough: bool) -> tuple[Checkpoint, str]:
         raise WeightsError(
             f"weights: {str(source)!r} needs a model, and a seed of at most 19 digits: create_model(name, weights='synthetic:7')"
         )
-    return checkpoints.opened(local_path(source), thorough), repr(str(source))
+    return checkpoints.open_checkpoint(local_path(source), thorough), repr(str(source))
 
 
 def local_path(source: str | os.PathLike[str]) -> str | os.PathLike[str]:

@@ -48,7 +48,7 @@ def guessed(weights: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     return [guess for guess in guesses if len(guess[1]) == fewest]
 
 
-def told(weights: Mapping[str, Any], family: str) -> str:
+def whose(weights: Mapping[str, Any], family: str) -> str:
     """'; these are the weights of X', the name of the wanted family first; empty where nobody knows them."""
     guesses = sorted(guessed(official(weights).weights), key=lambda guess: build_config(guess[0]).family != family)
     if not guesses:

@@ -302,7 +302,7 @@ def test_an_operation_that_fails_is_left():
 
 def test_what_a_stopwatch_has_found_is_told_for_one_pass():
     parts = {"gelu": breakdown.Part(1.0, 4), "linear": breakdown.Part(4.0, 8, 2_000_000_000)}
-    told = breakdown.told(parts, {"linear": "reference", "gelu": "mine"}, passes=2, wall=8.0)
+    told = breakdown.per_pass(parts, {"linear": "reference", "gelu": "mine"}, passes=2, wall=8.0)
     assert [row["operation"] for row in told["parts"]] == ["linear", "gelu"], "the longest first"
     assert told["parts"][0] == {
         "operation": "linear", "run_by": "reference", "calls": 4.0, "ms": 2000.0, "share": 0.5, "gmacs": 1.0, "gflops": 1.0

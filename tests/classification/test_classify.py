@@ -20,7 +20,7 @@ from sentences import says
 import reforg
 from reforg import cli
 from reforg.classification import outputs
-from reforg.classification.journal import opened
+from reforg.classification.journal import open_journal
 from reforg.images import inputs
 from reforg.models import answers as pipeline
 from reforg.models import embedded
@@ -135,7 +135,7 @@ class TestInputs:
     """Which images are meant."""
 
     def listed(self, *arguments, stdin=b""):
-        return inputs.listed(arguments, io.BytesIO(stdin))
+        return inputs.image_paths(arguments, io.BytesIO(stdin))
 
     def test_a_folder_stands_for_the_images_in_it(self, here):
         for name in ("b/late.JPG", "b/.hidden.png", ".git/x.png", "a/z.webp", "a/notes.txt", "b/c/deep.tif"):
@@ -338,7 +338,7 @@ class TestUnfinished:
         assert Path("out.jsonl").read_bytes() == whole
 
     def test_one_output_is_written_by_one_process(self, capsys, here):
-        with opened(Path("out.jsonl")):
+        with open_journal(Path("out.jsonl")):
             code, _, err = typed(capsys, *self.ASKED, "--resume")
         assert (code, err) == (2, "reforg: output 'out.jsonl' is being written by another process\n")
 

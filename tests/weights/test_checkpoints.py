@@ -68,7 +68,7 @@ def test_tied_tensors_share_their_memory_as_in_torch():
 
 @pytest.mark.parametrize("stem", ["archive", "archive_protocol4", "before_1_6"])
 def test_everything_else_is_inert(stem):
-    content = checkpoints.opened(FILES / f"{stem}.pth").content
+    content = checkpoints.open_checkpoint(FILES / f"{stem}.pth").content
     assert content["args"] == Stub("argparse.Namespace")
     assert content["best"].path.endswith("multiarray.scalar")
     assert content["scheduler"] == Stub("torch.optim.lr_scheduler.CosineAnnealingLR")
@@ -210,7 +210,7 @@ class TestDamage:
 
     def test_a_changed_byte_of_what_is_not_read_is_no_matter(self, tmp_path):
         """The optimizer's state is left where it is: not even its checksum is computed."""
-        content = checkpoints.opened(FILES / "archive.pth").content
+        content = checkpoints.open_checkpoint(FILES / "archive.pth").content
         state = content["optimizer"]["state"][0]["exp_avg"].view()
         data = bytearray((FILES / "archive.pth").read_bytes())
         place = data.index(state.tobytes())

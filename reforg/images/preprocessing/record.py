@@ -109,7 +109,7 @@ class Preprocessing:
         steps += [_resize_told(self), CROPS[self.crop_mode] + ("" if self.crop_mode == "none" else f" {_sides(self.cropped)}")]
         if self.cropped != self.size:
             steps.append(f"resample to {_sides(self.size)} (bilinear)")
-        return ", ".join([*steps, f"mean {_told(self.mean)}", f"std {_told(self.std)}"])
+        return ", ".join([*steps, f"mean {_in_digits(self.mean)}", f"std {_in_digits(self.std)}"])
 
 
 def _resize_told(record: Preprocessing) -> str:
@@ -125,5 +125,5 @@ def _sides(sides: tuple[int, int]) -> str:
     return f"{sides[0]}x{sides[1]}"
 
 
-def _told(values: tuple[float, ...]) -> str:
+def _in_digits(values: tuple[float, ...]) -> str:
     return "(" + ", ".join(f"{value:g}" for value in values) + ")"

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from reforg.images.preprocessing.record import IMAGENET_MEAN, IMAGENET_STD, OFFICIAL_CROP, Preprocessing
-from reforg.images.preprocessing.values import averaged, check_word, listed, pair, told_or
+from reforg.images.preprocessing.values import as_tuple, averaged, check_word, entry_or, pair
 
 # timm's crop_mode: our resize and crop_mode.
 CROPS = {"center": ("shortest", "center"), "squash": ("exact", "center"), "border": ("longest", "border")}
@@ -16,16 +16,16 @@ def of_timm(cfg: Mapping[str, Any]) -> Preprocessing:
     What it does not tell is timm's default: 224, 0.875, bicubic, ImageNet's mean and deviation. Statistics of another number
     of channels are averaged, as timm does for a model whose channels were changed. Raises ConfigError.
     """
-    sides = listed(cfg.get("input_size"), "input_size", (3, *pair("img_size", told_or(cfg, "img_size", 224))), length=3)
+    sides = as_tuple(cfg.get("input_size"), "input_size", (3, *pair("img_size", entry_or(cfg, "img_size", 224))), length=3)
     channels, height, width = sides
-    resize, crop = CROPS[check_word("crop_mode", told_or(cfg, "crop_mode", "center"), CROPS)]
+    resize, crop = CROPS[check_word("crop_mode", entry_or(cfg, "crop_mode", "center"), CROPS)]
     return Preprocessing(
         (height, width),
         resize,
-        crop_ratio=told_or(cfg, "crop_pct", OFFICIAL_CROP),
+        crop_ratio=entry_or(cfg, "crop_pct", OFFICIAL_CROP),
         crop_mode=crop,
-        interpolation=told_or(cfg, "interpolation", "bicubic"),
-        mean=averaged("mean", told_or(cfg, "mean", IMAGENET_MEAN), channels),
-        std=averaged("std", told_or(cfg, "std", IMAGENET_STD), channels),
+        interpolation=entry_or(cfg, "interpolation", "bicubic"),
+        mean=averaged("mean", entry_or(cfg, "mean", IMAGENET_MEAN), channels),
+        std=averaged("std", entry_or(cfg, "std", IMAGENET_STD), channels),
         channels=channels,
     )

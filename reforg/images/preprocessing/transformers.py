@@ -7,7 +7,7 @@ from typing import Any
 
 from reforg.errors import ConfigError, nearest
 from reforg.images.preprocessing.record import HALF, INTERPOLATIONS, Preprocessing
-from reforg.images.preprocessing.values import check_word, flag, is_number, pair, statistic, told_or
+from reforg.images.preprocessing.values import check_word, entry_or, flag, is_number, pair, statistic
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 BYTES = 1 / 255  # what scales a pixel to [0, 1]
@@ -45,13 +45,13 @@ def of_transformers(cfg: Mapping[str, Any], image_size: Any, model_type: str = "
     crops = flag(cfg, "do_center_crop", default=told.crop_size is not None)
     mode, target, size = "none", None, pair("image_size", image_size)
     if flag(cfg, "do_resize", default=True):
-        mode, target = _resize(told_or(cfg, "size", told.size), told.square)
+        mode, target = _resize(entry_or(cfg, "size", told.size), told.square)
         size = target
     if crops:
-        size = _sides(told_or(cfg, "crop_size", told.crop_size or 224), "crop_size")
+        size = _sides(entry_or(cfg, "crop_size", told.crop_size or 224), "crop_size")
     elif mode == "shortest":
         raise ConfigError("preprocessing: a resize of the shortest edge without a crop gives images of many sizes")
-    if told_or(cfg, "do_pad", default=False) is not False:
+    if entry_or(cfg, "do_pad", default=False) is not False:
         raise ConfigError("preprocessing: do_pad is not known here")
     mean, std = _normalization(cfg, told, channels)
     return Preprocessing(
@@ -97,7 +97,7 @@ def _ratio(size: tuple[int, int], target: tuple[int, int] | None) -> float:
 
 
 def _interpolation(cfg: Mapping[str, Any], told: _Processor) -> str:
-    code = told_or(cfg, "resample", told.resample)
+    code = entry_or(cfg, "resample", told.resample)
     if type(code) is not int or not 0 <= code < len(INTERPOLATIONS):
         raise ConfigError(f"preprocessing resample must be one of PIL's numbers 0 to {len(INTERPOLATIONS) - 1}, got {code!r:.80}")
     return INTERPOLATIONS[code]
@@ -107,9 +107,9 @@ def _normalization(cfg: Mapping[str, Any], told: _Processor, channels: int) -> t
     """Mean and deviation of values in [0, 1]: (f p - mean) / std of pixels p, where f is not 1/255, is the same of p / 255."""
     mean, std = (0.0,) * channels, (1.0,) * channels
     if flag(cfg, "do_normalize", default=True):
-        mean = statistic("mean", told_or(cfg, "image_mean", told.mean), channels)
-        std = statistic("std", told_or(cfg, "image_std", told.std), channels)
-    factor = told_or(cfg, "rescale_factor", BYTES) if flag(cfg, "do_rescale", default=True) else 1.0
+        mean = statistic("mean", entry_or(cfg, "image_mean", told.mean), channels)
+        std = statistic("std", entry_or(cfg, "image_std", told.std), channels)
+    factor = entry_or(cfg, "rescale_factor", BYTES) if flag(cfg, "do_rescale", default=True) else 1.0
     if not is_number(factor) or factor <= 0:
         raise ConfigError(f"preprocessing rescale_factor must be a positive number, got {factor!r:.80}")
     if math.isclose(factor, BYTES):

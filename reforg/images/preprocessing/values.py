@@ -30,7 +30,7 @@ def averaged(name: str, value: Any, channels: Any) -> Any:
 
 def pair(name: str, value: Any) -> tuple[int, int]:
     """(height, width) of whole numbers; one number is both."""
-    height, width = listed(value, name, None, length=2) if isinstance(value, Sequence) else (value, value)
+    height, width = as_tuple(value, name, None, length=2) if isinstance(value, Sequence) else (value, value)
     for side in (height, width):
         check_count(name, side)
     return height, width
@@ -42,7 +42,7 @@ def check_count(name: str, value: Any) -> None:
         raise ConfigError(f"preprocessing {name} must be a whole number from 1 to {LARGEST_SIDE}, got {value!r:.80}")
 
 
-def listed(value: Any, name: str, default: Any, length: int) -> tuple[Any, ...]:
+def as_tuple(value: Any, name: str, default: Any, length: int) -> tuple[Any, ...]:
     """A list of so many entries as a tuple; `default` in place of None."""
     value = default if value is None else value
     if not isinstance(value, list | tuple) or len(value) != length:
@@ -50,7 +50,7 @@ def listed(value: Any, name: str, default: Any, length: int) -> tuple[Any, ...]:
     return tuple(value)
 
 
-def told_or(cfg: Mapping[str, Any], key: str, default: Any) -> Any:
+def entry_or(cfg: Mapping[str, Any], key: str, default: Any) -> Any:
     """The entry, or the default where there is none or it is null."""
     value = cfg.get(key)
     return default if value is None else value
@@ -58,7 +58,7 @@ def told_or(cfg: Mapping[str, Any], key: str, default: Any) -> Any:
 
 def flag(cfg: Mapping[str, Any], key: str, default: bool) -> bool:
     """The entry, which must be true or false."""
-    value = told_or(cfg, key, default)
+    value = entry_or(cfg, key, default)
     if not isinstance(value, bool):
         raise ConfigError(f"preprocessing {key} must be true or false, got {value!r:.80}")
     return value

@@ -62,7 +62,7 @@ def _named(path: str | os.PathLike[str]) -> str:
 def _by_name(path: str | os.PathLike[str], what: str, error: type[ReforgError]) -> dict[str, Values]:
     """Name -> array; `error` begins with `what` the file was to be."""
     try:
-        checkpoint = checkpoints.opened(path)
+        checkpoint = checkpoints.open_checkpoint(path)
     except WeightsError as problem:
         raise error(f"{what}: {str(problem).removeprefix('weights: ')}") from problem
     try:

@@ -54,10 +54,10 @@ def _synthetic(name: str, model: Model, batch: int, whole: bool) -> Values:
 
 def _pictures(arguments: Sequence[str], model: Model, whole: bool) -> Values:
     """Pictures, decoded and prepared; the first that cannot be read is an ImageError."""
-    from reforg.images.inputs import listed
+    from reforg.images.inputs import image_paths
     from reforg.images.prepare import preprocess
 
-    paths = listed(arguments, sys.stdin.buffer if sys.stdin else None)
+    paths = image_paths(arguments, sys.stdin.buffer if sys.stdin else None)
     _check_memory(model, len(paths), whole)
     return preprocess(paths, model)
 

@@ -6,7 +6,7 @@ May import errors and files only. Start with `reader`, then `limits`.
 """
 
 from reforg.weights.checkpoints.entry import Entry, read
-from reforg.weights.checkpoints.reader import Checkpoint, opened
+from reforg.weights.checkpoints.reader import Checkpoint, open_checkpoint
 from reforg.weights.checkpoints.stubs import Stub
 
-__all__ = ["Checkpoint", "Entry", "Stub", "opened", "read"]
+__all__ = ["Checkpoint", "Entry", "Stub", "open_checkpoint", "read"]

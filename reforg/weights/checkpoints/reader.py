@@ -34,7 +34,7 @@ class Checkpoint(NamedTuple):
     size: int
 
 
-def opened(path: Path, thorough: bool = False) -> Checkpoint:
+def open_checkpoint(path: Path, thorough: bool = False) -> Checkpoint:
     """The content of a checkpoint; WeightsError where there is none that can be trusted. No tensor is read yet.
 
     thorough: check the archive's checksum of every tensor that is read, however large.

@@ -160,10 +160,10 @@ def check_layout(offset: Any, shape: Any, strides: Any, numel: int) -> None:
     check_sides(shape, "a tensor")
     require(all(stride < 1 << 48 for stride in strides), "a tensor has impossible strides")
     last = offset + sum((side - 1) * stride for side, stride in zip(shape, strides, strict=True)) if all(shape) else offset - 1
-    require(last < numel, f"it has a tensor {_told(shape)} that reaches beyond its storage of {numel:,} elements")
+    require(last < numel, f"it has a tensor {_shape_in_words(shape)} that reaches beyond its storage of {numel:,} elements")
 
 
-def _told(shape: Any) -> str:
+def _shape_in_words(shape: Any) -> str:
     return str(tuple(shape)) if len(shape) <= 8 and all(side < 1 << 63 for side in shape) else f"of {len(shape)} dimensions"
 
 
