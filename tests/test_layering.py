@@ -4,6 +4,7 @@ Every import counts, also those inside functions and those under TYPE_CHECKING. 
 """
 
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -133,6 +134,11 @@ BESIDES = {
 }
 
 
+def test_plans_import_the_operations_and_the_configs_only():
+    of_plans = [others for path, others in source_files.graph().items() if place(path, SOURCE) == "plans"]
+    assert {place(other, SOURCE) for others in of_plans for other in others} <= {"ops", "config", "plans"}
+
+
 def test_a_backend_imports_only_the_operations_and_its_own_framework():
     for folder in (ROOT / "backends").glob("reforg_*"):
         own = folder.name.removeprefix("reforg_")
@@ -140,10 +146,11 @@ def test_a_backend_imports_only_the_operations_and_its_own_framework():
         allowed |= {"numba", "llvmlite"} if own == "numpy" else set()  # compiles kernels on NumPy's arrays
         for path in folder.rglob("*.py"):
             besides = BESIDES.get(path.relative_to(folder.parent).as_posix(), set())
-            seen = "reforg.config" if "peer" in path.with_suffix("").parts else "reforg.ops"
+            seen = r"reforg\.config" if "peer" in path.with_suffix("").parts else r"reforg\.(ops|plans(\..+)?)"
             for name in source_files.imports(path):
-                assert name.split(".")[0] in allowed | besides, f"{path} imports {name}"
-                assert name.split(".")[0] != "reforg" or name in {seen} | besides, f"{path} imports {name}"
+                package = name.split(".")[0]
+                assert package in allowed | besides, f"{path} imports {name}"
+                assert package != "reforg" or re.fullmatch(seen, name) or name in besides, f"{path} imports {name}"
 
 
 def test_files_that_may_import_more_are_there_and_do():

@@ -1,4 +1,4 @@
-"""`reforg bench`."""
+"""`reforg bench`: its options, and the tables of what came out."""
 
 import json
 import re

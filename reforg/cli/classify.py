@@ -1,4 +1,4 @@
-"""`reforg classify`."""
+"""`reforg classify`: its options; answers as a table, as lines of JSON, or into a file that a later run can go on with."""
 
 import sys
 import time

@@ -1,4 +1,4 @@
-"""`reforg convert`."""
+"""`reforg convert`: a checkpoint of any kind into one safetensors file, and what was found in it."""
 
 import json
 from pathlib import Path

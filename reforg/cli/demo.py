@@ -1,4 +1,4 @@
-"""`reforg demo`."""
+"""`reforg demo`: its options, and the table of its three models."""
 
 import json
 from pathlib import Path

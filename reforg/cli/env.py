@@ -1,4 +1,4 @@
-"""`reforg env`."""
+"""`reforg env`: what this machine is and has, for reports of bugs."""
 
 import json
 from typing import Annotated

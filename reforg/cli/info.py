@@ -1,4 +1,4 @@
-"""`reforg info`."""
+"""`reforg info`: what one model is and costs, as text or JSON."""
 
 import json
 from dataclasses import asdict

@@ -1,4 +1,4 @@
-"""`reforg models`."""
+"""`reforg models`: the table of all models, sorted and filtered."""
 
 import json
 from typing import Annotated, Any

@@ -1,4 +1,4 @@
-"""`reforg trace`."""
+"""`reforg trace`: the intermediates of some images, into a file."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""`reforg verify`."""
+"""`reforg verify`: its options; the report on the terminal and into files."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Finding the backends that are installed, by the entry-point group "reforg.backends"."""
+"""What a backend is, which are installed (by the entry-point group "reforg.backends"), and arrays brought to one."""
 
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Where in a checkpoint the weights are."""
+"""Where in a checkpoint the weights are: under which names programs put them, and which prefixes they put before every name."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple

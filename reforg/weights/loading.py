@@ -1,4 +1,4 @@
-"""Weights from any source under their official names, and back into files."""
+"""`load_weights` and `save_weights`: weights from any source under their official names, and back into files."""
 
 import os
 from collections.abc import Mapping

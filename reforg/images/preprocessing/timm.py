@@ -1,4 +1,4 @@
-"""What a pretrained_cfg of timm asks for."""
+"""What a pretrained_cfg of timm asks for, as a record; ConfigError where that is nothing that is done here."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a preprocessor_config.json of transformers asks for."""
+"""What a preprocessor_config.json of transformers asks for, as a record; ConfigError where that is nothing that is done here."""
 
 import math
 from collections.abc import Mapping

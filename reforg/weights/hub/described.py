@@ -1,4 +1,4 @@
-"""What a config says of a model."""
+"""What a repository's config.json says of a model: what `timm` and `transformers` return and `repository` reads."""
 
 from dataclasses import dataclass
 from typing import Any
