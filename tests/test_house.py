@@ -25,6 +25,11 @@ PARAMETERS = 9
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
+def sources(root: Path = ROOT) -> list[Path]:
+    """The packages' files, and the scripts that write pages and golden files."""
+    return sorted([*python_files(root), *root.glob("docs/*.py"), *root.glob("golden/record/*.py")])
+
+
 def functions(path: Path) -> Iterator[Function]:
     return (node for node in ast.walk(parsed(path)) if isinstance(node, Function))
 
@@ -41,7 +46,7 @@ def length(function: Function) -> int:
 
 def parameters(path: Path, function: Function) -> int:
     """How many there are, `self`, `*args` and `**kwargs` among them; none where they are apart."""
-    if function.name == "__init__" or is_command(function) or "kernels" in path.parent.parts:
+    if function.name == "__init__" or is_command(function) or path.parent.name == "kernels":
         return 0
     own = function.args
     every = [*own.posonlyargs, *own.args, *own.kwonlyargs, own.vararg, own.kwarg]
@@ -52,22 +57,22 @@ def crowded(root: Path = ROOT) -> list[str]:
     """Folders with too much in them."""
     entries = [entry for entry in (root / "reforg").iterdir() if entry.name != "__pycache__"]
     found = [f"reforg: {len(entries)} entries"] if len(entries) > ENTRIES else []
-    counts = {folder: len(list(folder.glob("*.py"))) for folder in {path.parent for path in python_files(root)}}
+    counts = {folder: len(list(folder.glob("*.py"))) for folder in {path.parent for path in sources(root)}}
     return found + [f"{folder.relative_to(root)}: {count} modules" for folder, count in sorted(counts.items()) if count > MODULES]
 
 
 def long_modules(root: Path = ROOT) -> list[str]:
-    counts = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in python_files(root)}
+    counts = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in sources(root)}
     return [f"{path.relative_to(root)}: {count} lines" for path, count in counts.items() if count > LINES]
 
 
 def long_functions(root: Path = ROOT) -> list[str]:
-    every = [(path, function, length(function)) for path in python_files(root) for function in functions(path)]
+    every = [(path, function, length(function)) for path in sources(root) for function in functions(path)]
     return [f"{path.relative_to(root)}: {function.name} has {count} lines" for path, function, count in every if count > BODY]
 
 
 def wide_functions(root: Path = ROOT) -> list[str]:
-    every = [(path, function, parameters(path, function)) for path in python_files(root) for function in functions(path)]
+    every = [(path, function, parameters(path, function)) for path in sources(root) for function in functions(path)]
     named = ((f"{path.relative_to(root)}: {function.name}", count) for path, function, count in every)
     return [f"{name} has {count} parameters" for name, count in named if count > PARAMETERS]
 
