@@ -30,7 +30,9 @@ class Config:
     def __post_init__(self) -> None:
         _freeze(self)
         check_count("in_chans", self.in_chans, 1)
-        _check_common(self)
+        check_count("num_classes", self.num_classes, 0)
+        check_size(self.img_size)
+        _check_number("norm_eps", self.norm_eps)
 
     @property
     def image_shape(self) -> tuple[int, int]:
@@ -74,10 +76,9 @@ class VitConfig(Config):
     modules: str = "timm"
 
     def __post_init__(self) -> None:
-        _freeze(self)
-        for name in ("patch_size", "in_chans", "embed_dim", "depth", "num_heads"):
+        super().__post_init__()
+        for name in ("patch_size", "embed_dim", "depth", "num_heads"):
             check_count(name, getattr(self, name), 1, LARGEST_DEPTH if name == "depth" else LARGEST_COUNT)
-        _check_common(self)
         _check_number("mlp_ratio", self.mlp_ratio)
         _check_choice("global_pool", self.global_pool, ("token", "avg"))
         _check_choice("stem", self.stem, ("patch", "hmlp"))
@@ -99,10 +100,8 @@ class VitConfig(Config):
         if self.distilled and self.global_pool != "token":
             raise ConfigError("distilled models read their two tokens: global_pool must be 'token'")
         if self.stem == "hmlp" and (self.patch_size != 16 or self.embed_dim % 4):
-            raise ConfigError(
-                f"stem 'hmlp' makes patches of 16 pixels and needs embed_dim divisible by 4; "
-                f"got patch_size {self.patch_size}, embed_dim {self.embed_dim}"
-            )
+            got = f"got patch_size {self.patch_size}, embed_dim {self.embed_dim}"
+            raise ConfigError(f"stem 'hmlp' makes patches of 16 pixels and needs embed_dim divisible by 4; {got}")
 
     def _check_schedule(self) -> None:
         if not isinstance(self.drop_loc, tuple):
@@ -183,10 +182,8 @@ class ShuntedConfig(Config):
     norm_eps: float = 1e-6
 
     def __post_init__(self) -> None:
-        _freeze(self)
-        check_count("in_chans", self.in_chans, 1)
+        super().__post_init__()
         check_count("num_conv", self.num_conv, 0, LARGEST_DEPTH)
-        _check_common(self)
         _check_choice("qkv_bias", self.qkv_bias, (True, False))
         for name in ("embed_dims", "depths", "num_heads", "sr_ratios", "mlp_ratios"):
             values = getattr(self, name)
@@ -199,12 +196,9 @@ class ShuntedConfig(Config):
                     check_count(name, value, 1, LARGEST_DEPTH if name == "depths" else LARGEST_COUNT)
         for stage, (width, heads, ratio) in enumerate(zip(self.embed_dims, self.num_heads, self.sr_ratios, strict=True), 1):
             _check_stage(stage, width, heads, ratio)
-        for stage in range(4):
-            if not 1 <= self.embed_dims[stage] * self.mlp_ratios[stage] < 2**31:
-                raise ConfigError(
-                    f"stage {stage + 1}: mlp_ratios {self.mlp_ratios[stage]} leaves no hidden layer beside "
-                    f"embed_dims {self.embed_dims[stage]}"
-                )
+        for stage, (width, more) in enumerate(zip(self.embed_dims, self.mlp_ratios, strict=True), 1):
+            if not 1 <= width * more < 2**31:
+                raise ConfigError(f"stage {stage}: mlp_ratios {more} leaves no hidden layer beside embed_dims {width}")
 
     def reductions(self, stage: int) -> tuple[int, ...]:
         """By how much each group of heads reduces its keys: (r, r / 2) for two halves, or (1,) for all heads."""
@@ -243,12 +237,6 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
-def _check_common(config: Config) -> None:
-    check_count("num_classes", config.num_classes, 0)
-    check_size(config.img_size)
-    _check_number("norm_eps", config.norm_eps)
-
-
 def check_size(value: Any) -> None:
     """Refuse what is no img_size: one whole number of pixels, or (height, width)."""
     sides = value if isinstance(value, list | tuple) else (value,) * 2
@@ -262,10 +250,8 @@ def _check_stage(stage: int, width: int, heads: int, ratio: int) -> None:
     if width % heads:
         raise ConfigError(f"stage {stage}: embed_dims {width} does not divide into num_heads {heads}")
     if ratio > 1 and (ratio % 2 or heads % 2):
-        raise ConfigError(
-            f"stage {stage}: a reduction gives half of the heads half of the ratio, so both must be even; "
-            f"got sr_ratios {ratio}, num_heads {heads}"
-        )
+        why = "a reduction gives half of the heads half of the ratio, so both must be even"
+        raise ConfigError(f"stage {stage}: {why}; got sr_ratios {ratio}, num_heads {heads}")
 
 
 def check_dtype(dtype: Any) -> None:
