@@ -16,18 +16,18 @@ from reforg_torch.peer import shunted, vit
 
 name = "torch eager"
 Forward = Callable[[Any], Any]
-# What builds a forward pass, and the fields of the config that it heeds. A config with any other field asks for something that it
-# would silently leave out.
-KNOWN: dict[type[Config], tuple[Callable[[Any, dict[str, Any]], Forward], set[str]]] = {
-    VitConfig: (vit.build, {
+BUILDERS: dict[type[Config], Callable[[Any, dict[str, Any]], Forward]] = {VitConfig: vit.build, ShuntedConfig: shunted.build}
+# What the forward passes heed. A config with any other field asks for something that they would silently leave out.
+KNOWN: dict[type[Config], set[str]] = {
+    VitConfig: {
         *("family", "img_size", "patch_size", "in_chans", "num_classes", "embed_dim", "depth", "num_heads", "mlp_ratio"),
         *("qkv_bias", "norm_eps", "init_values", "no_embed_class", "distilled", "global_pool", "parallel", "stem", "keep_rate"),
         *("drop_loc", "fuse_token", "tokens", "antialias", "modules"),
-    }),
-    ShuntedConfig: (shunted.build, {
+    },
+    ShuntedConfig: {
         *("family", "img_size", "in_chans", "num_classes", "embed_dims", "depths", "num_heads", "mlp_ratios", "sr_ratios"),
         *("num_conv", "qkv_bias", "norm_eps"),
-    }),
+    },
 }  # fmt: skip
 
 
@@ -68,12 +68,11 @@ def forward_of(config: Config, weights: Mapping[str, Any], dtype: str, place: An
     _check(config, dtype)
     kind = getattr(torch, dtype)
     tensors = {key: torch.from_numpy(value).to(device=place, dtype=kind).contiguous() for key, value in weights.items()}
-    build, _ = KNOWN[type(config)]
-    return build(config, tensors)
+    return BUILDERS[type(config)](config, tensors)
 
 
 def _check(config: Any, dtype: str) -> None:
-    _, known = KNOWN.get(type(config), (None, set[str]()))
+    known = KNOWN.get(type(config), set())
     unknown = {entry.name for entry in fields(config)} - known if known else {type(config).__name__}
     if unknown:
         raise ValueError(f"no {', '.join(sorted(unknown))}; torch's peers know the fields of VitConfig and ShuntedConfig")

@@ -15,9 +15,9 @@ import torch
 from onnxscript import opset18 as op
 
 from reforg.config import Config
-from reforg_torch.peer import KNOWN, forward_of
+from reforg_torch.peer import BUILDERS, forward_of
 
-CONFIGS: dict[str, type[Config]] = {kind.__name__: kind for kind in KNOWN}
+CONFIGS: dict[str, type[Config]] = {kind.__name__: kind for kind in BUILDERS}
 
 
 def main() -> None:
