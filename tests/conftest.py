@@ -21,7 +21,7 @@ ALWAYS = ("numpy", "numpy-readonly", "strict")
 OPTIONAL = {"torch": "torch", "jax": "jax", "jax-jit": "jax", "cupy": "cupy"}
 OF_NO_LIBRARY = {  # files, the Hub, pictures, pages, commands: the same with any array library
     *("catalog/test_labels.py", "catalog/test_published.py", "cli/test_info.py", "docs/test_commands.py", "docs/test_pages.py"),
-    *("images/test_images.py", "test_files.py", "test_house.py", "test_layering.py", "test_mutants.py"),
+    *("images/test_images.py", "test_families.py", "test_files.py", "test_house.py", "test_layering.py", "test_mutants.py"),
     *("verification/test_reports.py", "weights/test_fuzz.py", "weights/test_hostile.py", "weights/test_hub.py"),
 }
 GRADIENTS = ("torch", "jax-jit")  # libraries that differentiate; tests marked `gradient` run on these

@@ -43,6 +43,10 @@ Watch = Callable[[str, float, int | None], None]
 """Is told of every step what it is called, its share of the wall time in seconds, and its multiply-accumulates."""
 
 
+class UnplannedError(Exception):
+    """A forward pass asks something of a stand-in that only an array can do: it is of a family whose pieces are not known here."""
+
+
 class Plans:
     """The plans of a model whose weights are float32; safe for calls from several threads, which take turns.
 
@@ -61,7 +65,7 @@ class Plans:
         return dict.fromkeys((*RUN_BY_PLANS, *PIECES), self._name)
 
     def run(self, call: Any, images: Floats) -> Any:
-        """[B, C, H, W] -> what `call.forward` makes of them; None where there are no images."""
+        """[B, C, H, W] -> what `call.forward` makes of them; None where there are no images, or no plan of it can be made."""
         batch, *rest = images.shape
         if not batch:
             return None
@@ -70,9 +74,12 @@ class Plans:
             engine = self._started()
             count = engine.parts(batch, threads, call.bytes_per_image)
             bounds = [batch * part // count for part in range(count + 1)]
-            parts = self._parts(call, bounds, tuple(rest), threads)
-            if self._engine is not engine:  # which was full, so that the first parts were made for nothing
+            try:
                 parts = self._parts(call, bounds, tuple(rest), threads)
+                if self._engine is not engine:  # which was full, so that the first parts were made for nothing
+                    parts = self._parts(call, bounds, tuple(rest), threads)
+            except UnplannedError:
+                return None
             program = parts[0][0]
             results = [np.empty((batch, *result.shape[1:]), np.float32) for result in program.results]
             self._engine.run(parts, images, results, threads, self.watch)
@@ -104,7 +111,10 @@ class Plans:
         engine = self._started()
         program = Program(engine.layout, shape[0])
         ops = REFERENCE.replaced("plan", vit_steps.replacements(call.only_logits) | shunted_steps.replacements())
-        result = call.forward(self._weights, Images(program, shape), ops)
+        try:
+            result = call.forward(self._weights, Images(program, shape), ops)
+        except (AttributeError, TypeError) as error:
+            raise UnplannedError from error
         if isinstance(result, tuple | list):
             program.results, program.kind = list(result), type(result)
         else:
