@@ -101,6 +101,10 @@ def _outcome(session: Session, images: Any) -> _Outcome:
         replay(session, session.rounding.exact(images))
     except Stopped as stop:
         return _Outcome(session, str(stop))
+    except BROKEN:  # outside of every unit, where nobody judges: a value of another shape met one that it does not go with
+        if all(entry.passed for entry in session.log):
+            raise
+        return _Outcome(session, session.log[-1].name)
     return _Outcome(session)
 
 

@@ -230,7 +230,7 @@ def _enter(kind: str, step: Step, net: ReplayNetwork, *arguments: Any) -> Any:
 
 
 def _replacements() -> dict[str, Step]:
-    """What takes the place of every piece that is a step; the reorganization goes on with the candidate's own choice, once that is judged."""
+    """What takes the place of every piece that is a step. A reorganization goes on with the candidate's choice, once judged."""
     steps = {**bodies(), "evit.reorganize": reorganize}
     return {kind: partial(_enter, kind, step) for kind, step in steps.items() if kind not in PARTS}
 
