@@ -29,7 +29,9 @@ class Model:
     def __init__(
         self, name: str, config: Config, weights: Mapping[str, Array], backend: Backend, dtype: str, device: Any,
         ops: str, check_finite: bool, labels: tuple[str, ...] | None = None, preprocessing: Preprocessing | None = None,
+        reference: Ops = REFERENCE, stored: Callable[[Array], Array] | None = None,
     ) -> None:  # fmt: skip
+        """reference: what computes traces. stored: what becomes of the images, and of every value that has a name, in memory."""
         self.name = name
         self.config = config
         self._family = family_of(config)
@@ -42,7 +44,8 @@ class Model:
         self._ops_choice = ops
         self._labels = labels
         self._preprocessing = preprocessing
-        self._ops = REFERENCE if ops == "reference" else backend.ops
+        self._reference, self._stored = reference, stored
+        self._ops = reference if ops == "reference" else backend.ops
         self._plans = prepared(backend, self._weights, dtype, ops)
 
     def __call__(self, images: Any, *, keep_rate: Any = None, tokens: Any = None, check_finite: bool | None = None) -> Array:
@@ -68,7 +71,7 @@ class Model:
             raise BackendError(f"{self.name}: images and weights must be arrays of one library; {error}") from error
         self._check_dtype(images)
         self._check_shape(tuple(images.shape))
-        chosen = self._ops if library is self.backend.namespace else REFERENCE
+        chosen = self._ops if library is self.backend.namespace else self._reference
         self._schedule(keep_rate, tokens)
         return self._forward(weights, images, chosen, keep_rate, tokens)
 
@@ -117,7 +120,7 @@ class Model:
             raise ConfigError(f"{self.name}: names must be a pattern or several, as text, got {names!r}")
         recorder = Recorder(patterns)
         self._schedule(keep_rate, tokens)
-        self._forward(self._weights, self._checked(images, check_finite), REFERENCE, keep_rate, tokens, recorder)
+        self._forward(self._weights, self._checked(images, check_finite), self._reference, keep_rate, tokens, recorder)
         if recorder.unmatched:
             raise ConfigError(
                 f"{self.name} has no intermediate {recorder.unmatched[0]!r}{nearest(recorder.unmatched[0], recorder.seen)}"
@@ -180,6 +183,7 @@ class Model:
     def _forward(
         self, weights: Mapping[str, Array], images: Array, ops: Ops, keep_rate: Any, tokens: Any, trace: Trace = untraced
     ) -> Array:
+        images = images if self._stored is None else self._stored(images)
         return self._family.forward(weights, images, self.config, ops, self._traced(trace), *self._further(keep_rate, tokens))
 
     def _further(self, keep_rate: Any, tokens: Any) -> tuple[Any, ...]:
@@ -187,8 +191,9 @@ class Model:
         return () if self._family.schedule is None else (keep_rate, tokens)
 
     def _traced(self, trace: Trace) -> Trace:
-        """The trace that a forward pass is given, for models that treat what they compute once more."""
-        return trace
+        """The trace that a forward pass is given: what has a name is stored, and the rest goes into an operation at once."""
+        stored = self._stored
+        return trace if stored is None else lambda name, value: trace(name, stored(value))
 
     def _features(self, weights: Mapping[str, Array], images: Array, ops: Ops, keep_rate: Any, tokens: Any) -> Any:
         further = self._further(keep_rate, tokens)

@@ -1,4 +1,7 @@
-"""`reforg.verify`: a candidate's values, replayed, judged, and told as a report."""
+"""`reforg.verify`: a candidate's values, replayed, judged, and told as a report.
+
+docs/verify-inside.md draws who calls whom, and says what a unit, a step, an attempt, a trial, a choice and a fault are.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -18,9 +21,11 @@ from reforg.verification.error_model.comparison import INFINITE, error_map
 from reforg.verification.error_model.precision import precision_of
 from reforg.verification.error_model.uncertain import Rounding
 from reforg.verification.findings import DIVERGES, EQUAL, FLIPPED, NOT_SEEN, REORDERED, Difference
+from reforg.verification.replay.changes import from_the_start, judged_by, with_log
 from reforg.verification.replay.choices import Settled, settled
 from reforg.verification.replay.observations import UNITS, Observation
-from reforg.verification.replay.replay import BROKEN, EVERYWHERE, Session, run
+from reforg.verification.replay.performing import BROKEN, EVERYWHERE, replay
+from reforg.verification.replay.session import Session
 from reforg.verification.report import Report
 from reforg.verification.show.wording import counted
 
@@ -46,8 +51,8 @@ def verify(candidate: Any, model: Model, images: Any, dtype: str = "float32", re
     size = (given.shape[2], given.shape[3])
     recording = recorded(candidate, model, given, precision, rename, trace_names(model.config, size))
     with np.errstate(all="ignore"):  # a candidate's values may be anything, and so may what variants make of them
-        found = _replayed(_session(model, recording, Rounding(precision), len(given)), given)
-        return _report(model, dtype, recording, found, given)
+        outcome = _best_outcome(_session(model, recording, Rounding(precision), len(given)), given)
+        return _report(model, dtype, recording, outcome, given)
 
 
 def _session(model: Model, recording: Recording, rounding: Rounding, batch: int) -> Session:
@@ -73,26 +78,33 @@ class _Outcome:
         return independent(self.session.log)
 
 
-def _replayed(session: Session, images: Any) -> _Outcome:
+def _best_outcome(session: Session, images: Any) -> _Outcome:
     """The replay; where it finds a fault after a choice of tokens that nothing shows, under another choice; where it finds one in
     values that are far apart, also with variants everywhere.
     """
-    outcome = _run(session, images)
+    outcome = _outcome(session, images)
+    # A reorganization took the reference's own choice wherever the candidate does not show its. If that was another one, an honest
+    # port looks wrong behind it. So before a fault is believed, choices are looked for under which it is none.
     found = settled(outcome.session, session.rounding.exact(images)) if outcome.faults else Settled()
     if found:
-        again = _run(replace(found.session(session), judge=judge), images)
+        again = _outcome(judged_by(found.session(session), judge), images)
         better = len(again.faults) < len(outcome.faults)
         outcome, found = (again, found) if better else (outcome, Settled(doubtful=found.doubtful))
     outcome = replace(outcome, settled=found)
+    # Of the logits alone, say, all units lie before the first value, and no single one explains what is wrong with them.
     far = next((fault for fault in outcome.faults if _is_far(fault)), None)
     return outcome if far is None else _explained_everywhere(outcome, far, images)
 
 
-def _run(session: Session, images: Any) -> _Outcome:
+def _outcome(session: Session, images: Any) -> _Outcome:
     try:
-        run(session, session.rounding.exact(images))
+        replay(session, session.rounding.exact(images))
     except Stopped as stop:
         return _Outcome(session, str(stop))
+    except BROKEN:  # outside of every unit, where nobody judges: a value of another shape met one that it does not go with
+        if all(entry.passed for entry in session.log):
+            raise
+        return _Outcome(session, session.log[-1].name)
     return _Outcome(session)
 
 
@@ -109,24 +121,24 @@ def _explained_everywhere(outcome: _Outcome, far: Observation, images: Any) -> _
     """
     session, one = outcome.session, slice(1)
     others = {fault.name for fault in outcome.faults} - {far.name}
-    before = _squares(session.alone({}, one, plain=True), far.name, images[one])
+    before = _squares(from_the_start(session, {}, one, plain=True), far.name, images[one])
     for kind in dict.fromkeys(call.kind for call in far.calls):
         for variant in TABLE.get(kind, ()):
             places = {(kind, EVERYWHERE): variant.step}
-            if not _squares(session.alone(places, one, plain=True), far.name, images[one]) < NEARER * before:
+            if not _squares(from_the_start(session, places, one, plain=True), far.name, images[one]) < NEARER * before:
                 continue
-            again = _run(session.alone(places, one), images[one])
+            again = _outcome(from_the_start(session, places, one), images[one])
             if not again.stopped and {fault.name for fault in again.faults} <= others:
-                told = far.comparison.named(explanation=f"{variant.label}, everywhere")
-                session.log = [replace(entry, comparison=told) if entry is far else entry for entry in session.log]
-                return outcome
+                explained = replace(far, comparison=far.comparison.named(explanation=f"{variant.label}, everywhere"))
+                log = [explained if entry is far else entry for entry in session.log]
+                return replace(outcome, session=with_log(session, log))
     return outcome
 
 
 def _squares(session: Session, name: str, images: Any) -> float:
     """The squared errors of a value in a replay; infinite where the model has no place for a variant."""
     try:
-        run(session, session.rounding.exact(images))
+        replay(session, session.rounding.exact(images))
     except BROKEN:
         return INFINITE
     return sum(entry.comparison.squares for entry in session.log if entry.name == name)
@@ -134,18 +146,25 @@ def _squares(session: Session, name: str, images: Any) -> float:
 
 def _report(model: Model, dtype: str, recording: Recording, outcome: _Outcome, images: Any) -> Report:
     session, faults = outcome.session, outcome.faults
-    selections = tuple(session.selections.values())
-    seen = {name for name in session.latest if session.holds(name)}
+    compared = {name for name in session.latest if session.holds(name)}
     size = (images.shape[2], images.shape[3])
-    unseen = tuple(name for name in module_names(model.config, size) if name not in seen and not _told_by(name, seen))
+    layers = module_names(model.config, size)
+    unseen = tuple(name for name in layers if name not in compared and not _shown_by_its_module(name, compared))
     unknown = (*recording.unknown, *(name for name in session.values if name not in session.latest and not name.endswith(".kept")))
     return Report(
-        model.name, dtype, recording.kind, len(images), _verdict(outcome),
-        tuple(fault.comparison.difference for fault in faults),
-        tuple(_differences(session.log)),
-        selections, unknown, unseen, (*recording.notes, *_notes(outcome, unseen, seen)),
-        tuple(picture for fault in faults if (picture := error_map(fault.comparison)) is not None),
-    )  # fmt: skip
+        model=model.name,
+        dtype=dtype,
+        candidate=recording.kind,
+        images=len(images),
+        verdict=_verdict(outcome),
+        faults=tuple(fault.comparison.difference for fault in faults),
+        differences=tuple(_differences(session.log)),
+        selections=tuple(session.selections.values()),
+        unknown=unknown,
+        unseen=unseen,
+        notes=(*recording.notes, *_notes(outcome, unseen, compared)),
+        maps=tuple(picture for fault in faults if (picture := error_map(fault.comparison)) is not None),
+    )
 
 
 def _differences(log: Iterable[Observation]) -> Iterable[Difference]:
@@ -156,10 +175,10 @@ def _differences(log: Iterable[Observation]) -> Iterable[Difference]:
             yield inferred.get(entry.name, entry.comparison.difference) if entry.passed else entry.comparison.difference
 
 
-def _told_by(name: str, seen: set[str]) -> bool:
+def _shown_by_its_module(name: str, compared: set[str]) -> bool:
     """Whether the module that a layer ends is there instead: attn for attn.proj, mlp for mlp.fc2."""
     parent, _, last = name.rpartition(".")
-    return last in ("proj", "fc2") and parent in seen
+    return last in ("proj", "fc2") and parent in compared
 
 
 def _verdict(outcome: _Outcome) -> str:
@@ -171,7 +190,7 @@ def _verdict(outcome: _Outcome) -> str:
     return REORDERED if REORDERED in verdicts else EQUAL
 
 
-def _notes(outcome: _Outcome, unseen: Iterable[str], seen: set[str]) -> Iterable[str]:
+def _notes(outcome: _Outcome, unseen: Iterable[str], compared: set[str]) -> Iterable[str]:
     """What cannot be told, and what was assumed."""
     missing = len(tuple(unseen))
     if outcome.stopped:
@@ -182,7 +201,7 @@ def _notes(outcome: _Outcome, unseen: Iterable[str], seen: set[str]) -> Iterable
     if missing and differences and not outcome.faults:
         last = differences[-1]
         yield f"an error of {last.name} below {last.limit:.1g} of its largest value would not be seen"
-    if "logits" not in seen and "head" not in seen:
+    if "logits" not in compared and "head" not in compared:
         yield "the values do not reach the logits: what follows the last of them was not looked at"
     for path, selection in outcome.session.selections.items():
         if selection.verdict == NOT_SEEN:

@@ -1,22 +1,26 @@
 """A unit of a model, replayed as it stands or under some assumptions."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from reforg.verification.error_model.comparison import INFINITE, Comparison
-from reforg.verification.error_model.uncertain import Uncertain
 from reforg.verification.findings import Difference
+from reforg.verification.replay.changes import record, with_log
 from reforg.verification.replay.observations import Call, Observation
-from reforg.verification.replay.replay import BROKEN, Session
+from reforg.verification.replay.performing import BROKEN, take
+from reforg.verification.replay.session import Session
+from reforg.verification.replay.structures import OUTPUTS
 
-OUTPUTS = {"vit.embed": "embedded", "shunted.stem": "patch_embed1"}  # of units without a path of their own
 
-
-@dataclass
+@dataclass(frozen=True)
 class Attempt:
-    """A unit replayed under some assumptions: the session in which it was, where its log begins, its result, its faults."""
+    """A unit replayed under some assumptions: the session in which it was, where its log begins, its result, its faults.
+
+    whole: whether the unit came to its end.
+    """
 
     session: Session
     start: int
@@ -28,22 +32,24 @@ class Attempt:
         """What is beyond its limit, in the order of execution."""
         return [observation for observation in self.session.log[self.start :] if not observation.passed]
 
+    def with_log(self, log: Iterable[Observation]) -> "Attempt":
+        """The same, told otherwise."""
+        return replace(self, session=with_log(self.session, log))
+
 
 def attempted(session: Session, call: Call) -> Attempt:
-    """Take a step; shapes that do not go together end it, and that is a fault of its own where nothing else is."""
+    """Take a step in a session made for that; shapes that do not go together end it, which is a fault where nothing else is."""
     start = len(session.log)
     try:
-        return Attempt(session, start, session.take(call), whole=True)
+        return Attempt(session, start, take(session, call), whole=True)
     except BROKEN as error:
         attempt = Attempt(session, start, None, whole=False)
         if not attempt.faults:
-            session.note(_broken(call, error))
+            record(session, _broken(session, call, error), supplied=False)
         return attempt
-    finally:
-        session.stack = list(call.parents)
 
 
-def _broken(call: Call, error: Exception) -> Comparison:
+def _broken(session: Session, call: Call, error: Exception) -> Comparison:
     name = call.path or OUTPUTS.get(call.kind, call.kind)
     difference = Difference(name, name, INFINITE, 0.0, None, (), (), note=f"cannot be replayed: {error!s:.200}")
-    return Comparison(difference, np.zeros(0), Uncertain(np.zeros(0), None, None, 0.0))  # type: ignore[arg-type]
+    return Comparison(difference, np.zeros(0), session.rounding.exact(np.zeros(0)))

@@ -11,18 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from reforg.config import VitConfig
-from reforg.verification.diagnosis.attempts import OUTPUTS, Attempt, attempted
+from reforg.verification.diagnosis.attempts import Attempt, attempted
 from reforg.verification.diagnosis.explaining import explain_all
 from reforg.verification.diagnosis.variants import TABLE
 from reforg.verification.error_model.comparison import compared
 from reforg.verification.error_model.uncertain import Uncertain
+from reforg.verification.replay.changes import adopt, for_attempt, forget, record_arrival
 from reforg.verification.replay.observations import Call, Observation
 from reforg.verification.replay.recovery import after_attention, before_attention
-from reforg.verification.replay.replay import Session
-
-BLOCKS = ("vit.block", "shunted.block")
-LAST_NORMS = {"vit.classify": "norm", "shunted.classify": "norm4"}
+from reforg.verification.replay.session import Session
+from reforg.verification.replay.structures import BLOCKS, LAST_NORMS, OUTPUTS, structure_of
 
 
 class Stopped(Exception):  # noqa: N818  not an error: the rest cannot be looked at
@@ -31,28 +29,30 @@ class Stopped(Exception):  # noqa: N818  not an error: the rest cannot be looked
 
 def judge(session: Session, call: Call) -> Any:
     """Take a step that is a unit, put its faults on record, named and explained, and go on from the candidate's values."""
-    result = _judged(session, call)
-    session.forget()
-    return result
+    attempt = _best_attempt(session, call)
+    adopt(session, attempt.session)
+    forget(session)
+    return _result(session, call, attempt)
 
 
-def _judged(session: Session, call: Call) -> Any:
-    plain = attempted(session.fork(), call)
+def _best_attempt(session: Session, call: Call) -> Attempt:
+    """The attempt at a unit that accounts for the candidate's values with the fewest faults, these named and explained."""
+    plain = attempted(for_attempt(session), call)
     if not plain.faults:
-        session.adopt(plain.session)
-        return _result(session, call, plain)
+        return plain
     pooled = _norm_of_pooled(session, call)
     if pooled is not None:
-        session.adopt(pooled.session)
-        return _result(session, call, pooled)
-    attempts = [plain, *(_assuming(session, call, assumed) for assumed in _assumptions(session, call))]
+        return pooled
+    # A fault may show in many values: tokens that no module returns are wrong, say, and so is every sum that they are in. Where
+    # these tokens can be recovered from what follows, the replay goes on from them, and only the step that made them is at fault.
+    # So the assumption that leaves the fewest faults is the likeliest story, and of equal ones that with the most explanations.
+    attempts = [plain, *(_assuming(session, call, assumption) for assumption in _assumptions(session, call))]
     fewest = min(len(attempt.faults) for attempt in attempts)
     best = _most_explained([attempt for attempt in attempts if len(attempt.faults) == fewest], call)
+    # What is still several faults may have one cause that lies in no single step between two values: one variant for all of them.
     if len(best.faults) > 1:
         best = _single_cause(session, call, plain, len(best.faults)) or best
-    _name(best, plain)
-    session.adopt(best.session)
-    return _result(session, call, best)
+    return _with_names(best, plain)
 
 
 def _norm_of_pooled(session: Session, call: Call) -> Attempt | None:
@@ -62,11 +62,11 @@ def _norm_of_pooled(session: Session, call: Call) -> Attempt | None:
     if place is None or session.log[place].comparison.got.ndim == 3:
         return None
     for variant in TABLE[call.kind]:
-        trial = attempted(session.fork(overrides={call.key: variant.step}), call)
-        if variant.label.startswith("norm after pooling") and trial.whole and not trial.faults:
-            entry, trial.session.overrides = trial.session.log[place], session.overrides
-            trial.session.log[place] = replace(entry, comparison=entry.comparison.named(explanation=variant.label))
-            return trial
+        attempt = attempted(for_attempt(session, overrides={call.key: variant.step}), call)
+        if variant.label.startswith("norm after pooling") and attempt.whole and not attempt.faults:
+            log = list(attempt.session.log)
+            log[place] = replace(log[place], comparison=log[place].comparison.named(explanation=variant.label))
+            return attempt.with_log(log)
     return None
 
 
@@ -92,10 +92,11 @@ def _assumptions(session: Session, call: Call) -> Iterator[Assumption]:
     """What may be assumed of a block: its tokens after attention, the tokens that came into it, both."""
     if call.kind not in BLOCKS:
         return
-    tokens = after_attention(session, call.path)
+    tokens, structure = after_attention(session, call.path), structure_of(session.config)
     if tokens is None:
         return
-    hidden = {f"{call.path}.{'reorganized' if _reorganizes(session, call) else 'attended'}": tokens}
+    drops = structure is not None and structure.drops(call.arguments)
+    hidden = {f"{call.path}.{'reorganized' if drops else 'attended'}": tokens}
     yield Assumption(hidden)
     arrived = None if call.arguments[1].variance is None else before_attention(session, call.path)
     if arrived is not None and arrived.shape == call.arguments[1].shape:
@@ -103,35 +104,18 @@ def _assumptions(session: Session, call: Call) -> Iterator[Assumption]:
         yield Assumption(hidden, arrived)
 
 
-def _reorganizes(session: Session, call: Call) -> bool:
-    if not isinstance(session.config, VitConfig):
-        return False
-    _, x, config, count = call.arguments
-    return bool(count < x.shape[1] - config.num_special)
-
-
 def _assuming(session: Session, call: Call, assumption: Assumption) -> Attempt:
     """The unit replayed under an assumption; what came in otherwise than predicted is a fault of what made it."""
-    fork = session.fork(assumed=assumption.hidden)
-    start = len(fork.log)
-    if assumption.arrived is not None:
-        path, x, *rest = call.arguments
-        name = _maker(session, call)
-        made = compared(name, assumption.arrived.value, x, assumption.arrived.spread)
-        fork.assumed[name] = assumption.arrived
-        fork.log.append(Observation(made, tuple(fork.since), _makers(session, name), supplied=False))
-        call = replace(call, arguments=(path, assumption.arrived, *rest))
-    attempt = attempted(fork, call)
-    attempt.start = start
-    return attempt
-
-
-def _maker(session: Session, call: Call) -> str:
-    """The trace name of what comes into a block."""
-    head, _, number = call.path.rpartition(".")
-    if int(number):
-        return f"{head}.{int(number) - 1}"
-    return "embedded" if isinstance(session.config, VitConfig) else f"patch_embed{head.removeprefix('block')}"
+    structure = structure_of(session.config)
+    if assumption.arrived is None or structure is None:
+        return attempted(for_attempt(session, assumed=assumption.hidden), call)
+    path, predicted, *rest = call.arguments
+    name = structure.before(path)
+    own = for_attempt(session, assumed={**assumption.hidden, name: assumption.arrived})
+    start = len(own.log)
+    record_arrival(own, compared(name, assumption.arrived.value, predicted, assumption.arrived.spread), _makers(session, name))
+    attempt = attempted(own, replace(call, arguments=(path, assumption.arrived, *rest)))
+    return replace(attempt, start=start)
 
 
 def _makers(session: Session, name: str) -> tuple[Call, ...]:
@@ -143,9 +127,8 @@ def _makers(session: Session, name: str) -> tuple[Call, ...]:
 
 def _most_explained(attempts: list[Attempt], call: Call) -> Attempt:
     """Of attempts with equally many faults the first whose faults are explained best; its faults carry their explanations."""
-    for attempt in attempts:
-        explain_all(attempt, call)
-    return max(attempts, key=lambda attempt: sum(fault.comparison.difference.explanation is not None for fault in attempt.faults))
+    explained = [explain_all(attempt, call) for attempt in attempts]
+    return max(explained, key=lambda attempt: sum(fault.comparison.difference.explanation is not None for fault in attempt.faults))
 
 
 def _single_cause(session: Session, call: Call, plain: Attempt, most: int) -> Attempt | None:
@@ -154,27 +137,25 @@ def _single_cause(session: Session, call: Call, plain: Attempt, most: int) -> At
     known, best = {fault.name for fault in plain.faults}, None
     for step in steps.values():
         for variant in TABLE.get(step.kind, ()):
-            trial = attempted(session.fork(overrides={step.key: variant.step}), call)
-            if not trial.whole or len(trial.faults) > most - 2 or not {fault.name for fault in trial.faults} <= known:
+            attempt = attempted(for_attempt(session, overrides={step.key: variant.step}), call)
+            if not attempt.whole or len(attempt.faults) > most - 2 or not {fault.name for fault in attempt.faults} <= known:
                 continue
-            best, most = (trial, variant.label, variant.operation(step.path)), len(trial.faults) + 1
-            if not trial.faults:
-                return _with_one_fault(session, call, plain, *best)
-    return best and _with_one_fault(session, call, plain, *best)
+            best, most = (attempt, variant.label, variant.operation(step.path)), len(attempt.faults) + 1
+            if not attempt.faults:
+                return _with_one_fault(call, plain, *best)
+    return best and _with_one_fault(call, plain, *best)
 
 
-def _with_one_fault(session: Session, call: Call, plain: Attempt, trial: Attempt, label: str, operation: str) -> Attempt:
+def _with_one_fault(call: Call, plain: Attempt, attempt: Attempt, label: str, operation: str) -> Attempt:
     """The attempt in which a variant explains several faults, with the first of these on its record; the others explained."""
-    explain_all(trial, call)
-    left = {fault.name for fault in trial.faults}
+    explained = explain_all(attempt, call)
+    left = {fault.name for fault in explained.faults}
     first = next((fault for fault in plain.faults if fault.name not in left), plain.faults[0])
     fault = replace(first, comparison=first.comparison.named(explanation=label, operation=operation))
-    log = [entry for n, entry in enumerate(trial.session.log) if n < trial.start or entry.name != first.name]
+    log = [entry for n, entry in enumerate(explained.session.log) if n < explained.start or entry.name != first.name]
     after = _following(plain.session.log, first)
-    place = next((n for n in range(trial.start, len(log)) if log[n].name == after), trial.start)
-    trial.session.log = [*log[:place], fault, *log[place:]]
-    trial.session.overrides = session.overrides
-    return trial
+    place = next((n for n in range(explained.start, len(log)) if log[n].name == after), explained.start)
+    return explained.with_log([*log[:place], fault, *log[place:]])
 
 
 def _following(log: list[Observation], observation: Observation) -> str | None:
@@ -183,21 +164,31 @@ def _following(log: list[Observation], observation: Observation) -> str | None:
     return next((entry.name for entry in log[place + 1 :] if entry.supplied), None)
 
 
-def _name(best: Attempt, plain: Attempt) -> None:
-    """Report each fault that no value of the candidate shows under the first of its values that is wrong for it."""
+def _with_names(best: Attempt, plain: Attempt) -> Attempt:
+    """The attempt with each fault that no value of the candidate shows under the first of its values that is wrong for it."""
     log = best.session.log
     wrong = [fault.name for fault in plain.faults if fault.supplied]
+    named = list(log)
     for number in range(best.start, len(log)):
         observation = log[number]
-        if observation.supplied or observation.passed:
-            continue
-        following = [entry.name for entry in log[number:] if entry.supplied]
-        inner = observation.comparison.difference
-        nearest = next(iter(following), observation.name)  # which shows a choice of tokens, and is held against that choice
-        chosen = inner.name.endswith(".kept")
-        if chosen and best.session.holds(inner.name):
-            name = inner.name
-        else:
-            name = nearest if chosen else next((name for name in following if name in wrong), nearest)
-        operation = inner.operation if inner.explanation or inner.operation != inner.name else observation.name
-        log[number] = replace(observation, comparison=observation.comparison.named(name=name, operation=operation))
+        if not observation.supplied and not observation.passed:
+            following = [entry.name for entry in log[number:] if entry.supplied]
+            named[number] = _under_a_name_that_is_held(best.session, observation, following, wrong)
+    return best.with_log(named)
+
+
+def _under_a_name_that_is_held(
+    session: Session, observation: Observation, following: list[str], wrong: list[str]
+) -> Observation:  # fmt: skip
+    """An inferred fault, under the name of a value that the candidate holds. following: such names behind it. wrong: those beyond
+    their limits in the unit as it stands.
+    """
+    inner = observation.comparison.difference
+    nearest = next(iter(following), observation.name)
+    chosen = inner.name.endswith(".kept")
+    if chosen:  # the nearest value shows a choice of tokens, right or wrong, and is held against that choice
+        name = inner.name if session.holds(inner.name) else nearest
+    else:
+        name = next((name for name in following if name in wrong), nearest)
+    operation = inner.operation if inner.explanation or inner.operation != inner.name else observation.name
+    return replace(observation, comparison=observation.comparison.named(name=name, operation=operation))

@@ -5,21 +5,24 @@ from dataclasses import dataclass, replace
 from reforg.verification.diagnosis.attempts import Attempt, attempted
 from reforg.verification.diagnosis.variants import TABLE, Variant
 from reforg.verification.error_model.comparison import MOST, Comparison
+from reforg.verification.replay.changes import for_trial
 from reforg.verification.replay.observations import Call, Observation
 
 NEARER = 0.9  # of the squared error that was: what a variant leaves of it at most
 SAME = 1.05  # squared errors that differ by less are of the same variant under two names
 
 
-def explain_all(attempt: Attempt, call: Call) -> None:
-    """Put on record what explains each fault of an attempt, where something does."""
-    for number in range(attempt.start, len(attempt.session.log)):
-        observation = attempt.session.log[number]
+def explain_all(attempt: Attempt, call: Call) -> Attempt:
+    """The attempt with what explains each of its faults, where something does."""
+    log = list(attempt.session.log)
+    for number in range(attempt.start, len(log)):
+        observation = log[number]
         if not observation.passed:
             found = explained(attempt, observation, call)
             if found is not None:
-                changed = observation.comparison.named(explanation=found[0], operation=found[1])
-                attempt.session.log[number] = replace(observation, comparison=changed)
+                comparison = observation.comparison.named(explanation=found[0], operation=found[1])
+                log[number] = replace(observation, comparison=comparison)
+    return attempt.with_log(log)
 
 
 def explained(attempt: Attempt, observation: Observation, unit: Call) -> tuple[str, str] | None:
@@ -28,6 +31,8 @@ def explained(attempt: Attempt, observation: Observation, unit: Call) -> tuple[s
     Of the steps before it, the latest first: the variant that comes nearest; of equally near ones the first in the table.
     """
     tried: set[tuple[str, str]] = set()
+    # What is wrong lies between this value and the one before it, so only steps in between can be the cause. The innermost and
+    # latest come first: a layer's own mistake is a better answer than a variant of its block which happens to do the same.
     root = observation.stack[0] if observation.stack else unit
     near = [call for call in reversed(observation.calls) if root in (call, *call.parents)]
     for call in (*near, *reversed(observation.stack)):
@@ -63,17 +68,19 @@ def _trial(attempt: Attempt, observation: Observation, call: Call, variant: Vari
     """The smallest step that holds the call and the observation, with the variant in place; None where it is no explanation."""
     scope = _scope(call, observation, unit)
     before = [fault for fault in attempt.faults if scope in fault.stack or scope is unit]
-    session = attempt.session.fork(overrides={call.key: variant.step})
-    session.log, session.since, session.stack, session.remark = [], [], list(scope.parents), ""
+    session = for_trial(attempt.session, call.key, variant.step, scope.parents)
     outcome = attempted(session, scope)
+    # The value must be within its limit now, and nothing else beyond its own that was not before. Where the candidate holds
+    # nothing at the observation, all faults in scope must be gone, since then nothing tells how near the variant comes.
+    remark = session.remarks[-1] if session.remarks else ""
     again = [entry for entry in session.log if entry.name == observation.name and entry.supplied == observation.supplied]
     if not outcome.whole or len(outcome.faults) >= max(len(before), 1) or not all(entry.passed for entry in again):
         return None
     if again and not _nearer(again[0].comparison, observation.comparison):
         return None
     if again:
-        return Trial(variant, again[0].comparison.mean, again[0].comparison.got.size, session.remark)
-    return None if observation.supplied or outcome.faults else Trial(variant, 1.0, 1, session.remark)
+        return Trial(variant, again[0].comparison.mean, again[0].comparison.got.size, remark)
+    return None if observation.supplied or outcome.faults else Trial(variant, 1.0, 1, remark)
 
 
 def _nearer(trial: Comparison, before: Comparison) -> bool:

@@ -41,25 +41,29 @@ class Comparison:
             return 1.0
         return float(np.mean(np.square(self.got - self.predicted.value) / variance_of(self.predicted)))
 
-    def named(self, **changes: object) -> "Comparison":
-        """The same with fields of its difference changed."""
-        return replace(self, difference=replace(self.difference, **changes))  # type: ignore[arg-type]
+    def named(self, name: str = "", operation: str = "", explanation: str = "") -> "Comparison":
+        """The same, reported under another name, of another operation, or with an explanation; what is empty stays as it is."""
+        own = self.difference
+        changed = replace(
+            own, name=name or own.name, operation=operation or own.operation, explanation=explanation or own.explanation
+        )
+        return replace(self, difference=changed)
 
 
 def compared(name: str, got: Values, predicted: Uncertain, own: npt.NDArray[np.floating] | None = None) -> Comparison:
     """A candidate's value against the prediction. own: variance of the candidate's value, where that was inferred."""
     value, note = fitted(got, predicted.value)
-    result = _judged(name, value, predicted, own, note)
+    result = _against_limits(name, value, predicted, own, note)
     if result.passed or value.shape != predicted.shape:
         return result
-    for other, told in turned(value, predicted.value):
-        again = _judged(name, np.ascontiguousarray(other), predicted, own, told)
+    for other, exchanged in turned(value, predicted.value):
+        again = _against_limits(name, np.ascontiguousarray(other), predicted, own, exchanged)
         if again.passed:
             return again
     return result
 
 
-def _judged(name: str, got: Values, predicted: Uncertain, own: npt.NDArray[np.floating] | None, note: str) -> Comparison:
+def _against_limits(name: str, got: Values, predicted: Uncertain, own: npt.NDArray[np.floating] | None, note: str) -> Comparison:
     wanted = predicted.value
     shapes = got.shape, wanted.shape
     if got.shape != wanted.shape:

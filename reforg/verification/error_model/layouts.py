@@ -19,7 +19,7 @@ def fitted(got: Values, wanted: Values) -> tuple[Values, str]:
     """
     if got.shape == wanted.shape:
         return got, ""
-    found = [(moved, told) for moved, told in _layouts(got, wanted.shape) if moved.shape == wanted.shape]
+    found = [(moved, note) for moved, note in _layouts(got, wanted.shape) if moved.shape == wanted.shape]
     if not found:
         return got, ""
     return min(found, key=lambda pair: _distance(pair[0], wanted))

@@ -4,7 +4,7 @@ Sums are formed in float32 (in float64 for "float64"); what matrix products and 
 stored between them is rounded to nearest in the formats of `reforg.verification.error_model.precision`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -45,29 +45,12 @@ class Simulated(Model):
         }
         super().__init__(
             model.name, model.config, weights, backend, kind, None, "reference", model.check_finite, model.labels,
-            model.preprocessing,
+            model.preprocessing, rounded(precision), lambda value: stored(value) if value.dtype.kind == "f" else value,
         )  # fmt: skip
         self.precision = precision
-        self._ops = rounded(precision)
 
     def __repr__(self) -> str:
         return f"<{self.name}: {self.num_params:,} parameters, as in {self.precision.name}>"
-
-    def _traced(self, trace: Trace) -> Trace:
-        """Everything that has a name is stored; the rest goes into an operation at once."""
-        stored = rounding(self.precision.stored)
-
-        def keep(name: str, value: Array) -> Array:
-            value = stored(value) if value.dtype.kind == "f" else value
-            return value if trace is untraced else trace(name, value)
-
-        return keep
-
-    def _forward(
-        self, weights: Mapping[str, Array], images: Array, ops: Ops, keep_rate: Any, tokens: Any,  # noqa: ARG002  its own, always
-        trace: Trace = untraced,
-    ) -> Array:  # fmt: skip
-        return super()._forward(weights, rounding(self.precision.stored)(images), self._ops, keep_rate, tokens, trace)
 
 
 def rounded(precision: Precision) -> Ops:
@@ -75,10 +58,10 @@ def rounded(precision: Precision) -> Ops:
     operand, product, stored = (rounding(name) for name in (precision.operand, precision.product, precision.stored))
 
     def of_products(step: Any) -> Any:
-        def run(x: Array, weight: Array, bias: Array | None = None, *rest: Any) -> Array:
+        def of_rounded(x: Array, weight: Array, bias: Array | None = None, *rest: Any) -> Array:
             return product(step(operand(x), operand(weight), bias, *rest))
 
-        return run
+        return of_rounded
 
     def attention(queries: Array, keys: Array, values: Array, scale: float, trace: Trace = untraced) -> tuple[Array, Array]:
         scores = trace("scores", product(operand(queries) @ np.matrix_transpose(operand(keys)) * queries.dtype.type(scale)))

@@ -11,14 +11,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from reforg.config import VitConfig
 from reforg.verification.error_model.comparison import Comparison
 from reforg.verification.error_model.uncertain import Uncertain, Values
 from reforg.verification.findings import NOT_SEEN
+from reforg.verification.replay.changes import from_the_start, with_log
 from reforg.verification.replay.observations import Key, Step
-from reforg.verification.replay.replay import BROKEN, Session, run
+from reforg.verification.replay.performing import BROKEN, replay
 from reforg.verification.replay.rows import SHARP, Indices, order_of
 from reforg.verification.replay.selection import choosing
+from reforg.verification.replay.session import Session
+from reforg.verification.replay.structures import structure_of
 
 DRAWS = 16  # choices of tokens that rounding may lead to
 FEWEST = 4  # draws that tell how far they are apart
@@ -51,7 +53,7 @@ class Settled:
         """The state before anything was replayed, with these choices and more."""
         known = self.choices | dict(choices or {})
         steps: dict[Key, Step] = {(REORGANIZE, path): choosing(choice.seeds, choice.order) for path, choice in known.items()}
-        return session.alone(steps, allowed=self.allowed)
+        return from_the_start(session, steps, allowed=self.allowed)
 
 
 def settled(session: Session, images: Uncertain) -> Settled:
@@ -115,7 +117,7 @@ class _Search:
 
     def take(self, choices: dict[str, Choice]) -> Comparison | None:
         """The comparison under these choices, which are what was looked for if it and those before it are within their limits."""
-        trial = _replayed(self.found.session(self.session, choices), self.images)
+        trial = _replayed_whole(self.found.session(self.session, choices), self.images)
         comparison = self._of(trial)
         if comparison is None or comparison.got.shape != comparison.predicted.shape:
             return None
@@ -134,7 +136,7 @@ class _Search:
         widest = np.max(variance.reshape(len(variance), -1), axis=1)
         wider = np.broadcast_to(widest.reshape(-1, *[1] * (variance.ndim - 1)), variance.shape)
         found = Settled(self.found.choices | choices, self.found.allowed | {self.name: wider})
-        trial = _replayed(found.session(self.session), self.images)
+        trial = _replayed_whole(found.session(self.session), self.images)
         comparison = self._of(trial)
         if comparison is None or not comparison.passed:
             return None
@@ -150,12 +152,12 @@ class _Search:
         return {entry.name for entry in trial.log[: last + 1] if not entry.passed}
 
 
-def _replayed(session: Session, images: Uncertain) -> Session:
+def _replayed_whole(session: Session, images: Uncertain) -> Session:
     """The session after the whole model; without a record where values of a wrong shape ended it."""
     try:
-        run(session, images)
+        replay(session, images)
     except BROKEN:
-        session.log.clear()
+        return with_log(session, [])
     return session
 
 
@@ -176,9 +178,11 @@ def _unsure(session: Session, path: str) -> bool:
 
 def _in_order(choices: dict[str, Choice], path: str, comparison: Comparison, session: Session) -> dict[str, Choice] | None:
     """The same choices, the last one's rows in the candidate's order; None where they have been, or where that does not show."""
-    if choices[path].order is not None or comparison.got.ndim != 3 or not isinstance(session.config, VitConfig):
+    structure = structure_of(session.config)
+    special = None if structure is None else structure.special(session.config)
+    if choices[path].order is not None or comparison.got.ndim != 3 or special is None:
         return None
-    order = order_of(comparison.got, comparison.predicted.value, session.config.num_special)
+    order = order_of(comparison.got, comparison.predicted.value, special)
     return choices | {path: Choice(choices[path].seeds, order)}
 
 

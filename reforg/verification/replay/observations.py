@@ -1,4 +1,4 @@
-"""What a replay puts on record: the steps that it took, what it compared behind them, and pieces to take up again."""
+"""What a replay puts on record: the steps that it took, and what it compared behind them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -77,7 +77,6 @@ class Observation:
 class Memory:
     """A piece that was taken: its result, and what it put on record. ended: whether the candidate holds a value in it."""
 
-    call: Call
     result: Any
     log: list[Observation]
     latest: dict[str, Uncertain]

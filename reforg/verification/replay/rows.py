@@ -7,7 +7,6 @@ is the fused token.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +17,10 @@ from reforg.verification.error_model.comparison import MEAN, SHORT, variance_of
 from reforg.verification.error_model.layouts import fitted
 from reforg.verification.error_model.rules import OPERATIONS
 from reforg.verification.error_model.uncertain import Uncertain, Values
+from reforg.verification.replay.changes import record_sharpness
+from reforg.verification.replay.recovery import after_attention
+from reforg.verification.replay.session import Session
 from reforg.vit import feed_forward
-
-if TYPE_CHECKING:
-    from reforg.verification.replay.replay import Session
 
 Indices = npt.NDArray[np.intp]
 Flags = npt.NDArray[np.bool_]
@@ -54,8 +53,8 @@ def rows_of(kept: Indices, fuses: bool) -> Rows:
     return Rows(np.pad(kept, ((0, 0), (0, 1)), constant_values=FUSED) if fuses else kept)
 
 
-def seen(
-    session: "Session", path: str, tokens: Uncertain, fused: Uncertain | None, config: VitConfig, expected: Rows,
+def rows_by_value(
+    session: Session, path: str, tokens: Uncertain, fused: Uncertain | None, config: VitConfig, expected: Rows,
     becomes: str | None,
 ) -> Rows | None:  # fmt: skip
     """The candidate's rows, by the value that shows them most sharply; None where none does.
@@ -79,7 +78,7 @@ def seen(
             best, sharpest = found, sharpness
         if sharpness > SHARP or got.shape[1] != special + expected.tokens.shape[1]:
             break
-    session.sharpness[path] = sharpest
+    record_sharpness(session, path, sharpest)
     return best or _roughly(views, total, expected, special)
 
 
@@ -93,7 +92,7 @@ def _roughly(views: list[tuple[Uncertain, Uncertain]], total: int, expected: Row
     return None
 
 
-def told(session: "Session", path: str, expected: Rows) -> Rows | None:
+def rows_by_indices(session: Session, path: str, expected: Rows) -> Rows | None:
     """The rows by the indices that the candidate itself holds; None where it holds none, or what cannot be indices."""
     kept = session.values.get(f"{path}.kept")
     if kept is None or kept.ndim != 2 or len(kept) != len(expected.tokens):
@@ -104,7 +103,7 @@ def told(session: "Session", path: str, expected: Rows) -> Rows | None:
     return rows_of(numbers, expected.fused)
 
 
-def _views(session: "Session", path: str, tokens: Uncertain, config: VitConfig) -> Iterator[tuple[Uncertain, Uncertain]]:
+def _views(session: Session, path: str, tokens: Uncertain, config: VitConfig) -> Iterator[tuple[Uncertain, Uncertain]]:
     """What the reference makes of every token that came in, beside the candidate's rows of it after the reorganization.
 
     The nearest ones first; the last are as far as the next attention.
@@ -113,7 +112,7 @@ def _views(session: "Session", path: str, tokens: Uncertain, config: VitConfig) 
     if name in session.assumed:
         yield tokens, session.assumed[name]
     yield from _as_rows(session, tokens, name)
-    hidden = session.recovered(path)
+    hidden = after_attention(session, path)
     if hidden is not None:
         yield tokens, hidden
     if not any(session.holds(follower) for follower in _followers(path, config)):
@@ -148,7 +147,7 @@ def _next(path: str, config: VitConfig) -> Iterator[tuple[str, str]]:
         yield from ((f"blocks.{number}.norm1{branch}", f"blocks.{number}.attn{branch}.qkv") for branch in config.branches)
 
 
-def _as_rows(session: "Session", predicted: Uncertain, name: str) -> Iterator[tuple[Uncertain, Uncertain]]:
+def _as_rows(session: Session, predicted: Uncertain, name: str) -> Iterator[tuple[Uncertain, Uncertain]]:
     """The candidate's value as [B, N', C], where it holds it and that can be brought to it."""
     if not session.holds(name):
         return

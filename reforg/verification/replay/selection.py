@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,10 +12,9 @@ from reforg.verification.error_model.comparison import INFINITE, MOST, Compariso
 from reforg.verification.error_model.rules import gather
 from reforg.verification.error_model.uncertain import Uncertain
 from reforg.verification.findings import DIVERGES, EQUAL, FLIPPED, NOT_SEEN, REORDERED, Difference, Selection
-from reforg.verification.replay.rows import FUSED, Indices, Rows, rows_of, seen, told
-
-if TYPE_CHECKING:
-    from reforg.verification.replay.replay import Replay, Session
+from reforg.verification.replay.changes import record, record_selection
+from reforg.verification.replay.rows import FUSED, Indices, Rows, rows_by_indices, rows_by_value, rows_of
+from reforg.verification.replay.session import Net, Session
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ class Ranked:
         return rows_of(self.order[:, : self.count] + self.shift, self.config.fuse_token)
 
 
-def reorganize(net: "Replay", path: str, tokens: Uncertain, scores: Uncertain, count: int, config: VitConfig) -> Uncertain:
+def reorganize(net: Net, path: str, tokens: Uncertain, scores: Uncertain, count: int, config: VitConfig) -> Uncertain:
     """The reference's reorganization with the candidate's own choice, once that is found to be right or wrong.
 
     [B, S + N, C], [B, N] -> [B, S + K (+ 1), C].
@@ -51,7 +49,7 @@ def reorganize(net: "Replay", path: str, tokens: Uncertain, scores: Uncertain, c
     return rearranged(net, path, Ranked(tokens, scores, count, config))
 
 
-def rearranged(net: "Replay", path: str, ranked: Ranked, becomes: str | None = None, rows: Rows | None = None) -> Uncertain:
+def rearranged(net: Net, path: str, ranked: Ranked, becomes: str | None = None, rows: Rows | None = None) -> Uncertain:
     """The tokens of ranked ones that go on, as the candidate arranges them: [B, S + K (+ 1), C].
 
     becomes: the value that they are in the candidate, where that is not `reorganized`. rows: the candidate's, where they are known.
@@ -60,10 +58,11 @@ def rearranged(net: "Replay", path: str, ranked: Ranked, becomes: str | None = N
     ready = _arranged(net, ranked, expected)
     fused = ready[:, -1:, :] if expected.fused else None
     # Rows show what went on. The indices are only what the candidate says of itself.
-    rows = rows or seen(session, path, ranked.tokens, fused, ranked.config, expected, becomes) or told(session, path, expected)
+    rows = rows or rows_by_value(session, path, ranked.tokens, fused, ranked.config, expected, becomes)
+    rows = rows or rows_by_indices(session, path, expected)
     if rows is None:
         # Nothing shows the choice yet. The replay goes on from the reference's, and takes others up if what follows disagrees.
-        session.selections[path] = _unseen(path, ranked)
+        record_selection(session, _not_shown(path, ranked))
         rows = expected
     else:
         _judge(session, path, ranked, rows)
@@ -74,7 +73,7 @@ def rearranged(net: "Replay", path: str, ranked: Ranked, becomes: str | None = N
     return arranged
 
 
-def _arranged(net: "Replay", ranked: Ranked, rows: Rows) -> Uncertain:
+def _arranged(net: Net, ranked: Ranked, rows: Rows) -> Uncertain:
     """Special tokens, then the rows in the candidate's order, the fused one where the candidate has it."""
     tokens, special, kept = ranked.tokens, ranked.config.num_special, rows.kept
     xp, (batch, count) = tokens.rounding, ranked.scores.shape
@@ -91,10 +90,10 @@ def _arranged(net: "Replay", ranked: Ranked, rows: Rows) -> Uncertain:
     return gather(xp.concat(parts, axis=1), np.concatenate([leading, place], axis=1))
 
 
-def _judge(session: "Session", path: str, ranked: Ranked, rows: Rows) -> None:
+def _judge(session: Session, path: str, ranked: Ranked, rows: Rows) -> None:
     """Record whether the candidate's choice is the reference's, one that rounding accounts for, or wrong."""
     order, count, expected, kept = ranked.order, ranked.count, ranked.expected, rows.kept
-    images = [_choice(ranked.scores, number, order[number, :count], kept[number] - ranked.shift) for number in range(len(order))]
+    images = [_deviation(ranked.scores, number, order[number, :count], kept[number] - ranked.shift) for number in range(len(order))]
     right = kept.shape[1] == count and rows.fused == expected.fused
     flips = tuple(image.flips for image in images)
     reordered = not np.array_equal(rows.tokens, expected.tokens)
@@ -104,12 +103,12 @@ def _judge(session: "Session", path: str, ranked: Ranked, rows: Rows) -> None:
         else FLIPPED if any(flips) else REORDERED if reordered else EQUAL
     )  # fmt: skip
     margins, limits = _margins(ranked)
-    session.selections[path] = Selection(path, margins, limits, flips, reordered, verdict)
-    session.note(_compared(path, ranked.scores, rows, images, (expected.tokens.shape[1], right)))
+    record_selection(session, Selection(path, margins, limits, flips, reordered, verdict))
+    record(session, _compared(path, ranked.scores, rows, images, (expected.tokens.shape[1], right)), supplied=False)
 
 
 @dataclass(frozen=True)
-class _Choice:
+class _Deviation:
     """One image: how many kept tokens are not the reference's, what the worst of them lacks, the limit of that, which it is."""
 
     flips: int
@@ -123,18 +122,18 @@ class _Choice:
         return self.lack / self.limit if self.limit else (INFINITE if self.flips else 0.0)
 
 
-def _choice(scores: Uncertain, image: int, wanted: Indices, kept: Indices) -> _Choice:
+def _deviation(scores: Uncertain, image: int, wanted: Indices, kept: Indices) -> _Deviation:
     """How the kept tokens of an image differ from the wanted ones."""
     extra, missing = np.setdiff1d(kept, wanted), np.setdiff1d(wanted, kept)
     if np.any(extra < 0):
-        return _Choice(len(extra), INFINITE, 0.0, int(extra[0]))
+        return _Deviation(len(extra), INFINITE, 0.0, int(extra[0]))
     if not len(extra) or not len(missing):
-        return _Choice(len(extra), 0.0, 1.0, -1)
+        return _Deviation(len(extra), 0.0, 1.0, -1)
     value, spread = scores.value[image], variance_of(scores)[image].astype(np.float64)
     lacks = value[missing][:, None] - value[extra]
     limits = MOST * np.sqrt(spread[missing][:, None] + spread[extra])
     at = np.unravel_index(np.argmax(lacks / limits), lacks.shape)
-    return _Choice(len(extra), float(lacks[at]), float(limits[at]), int(extra[at[1]]))
+    return _Deviation(len(extra), float(lacks[at]), float(limits[at]), int(extra[at[1]]))
 
 
 def _margins(ranked: Ranked) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -146,12 +145,12 @@ def _margins(ranked: Ranked) -> tuple[tuple[float, ...], tuple[float, ...]]:
     return tuple(map(float, value[:, 0] - value[:, 1])), tuple(map(float, limits))
 
 
-def _unseen(path: str, ranked: Ranked) -> Selection:
+def _not_shown(path: str, ranked: Ranked) -> Selection:
     margins, limits = _margins(ranked)
     return Selection(path, margins, limits, (0,) * len(margins), False, NOT_SEEN)
 
 
-def _compared(path: str, scores: Uncertain, rows: Rows, images: list[_Choice], wanted: tuple[int, bool]) -> Comparison:
+def _compared(path: str, scores: Uncertain, rows: Rows, images: list[_Deviation], wanted: tuple[int, bool]) -> Comparison:
     """The choice as a comparison: by the score that the worst token lacks, or by the number of rows."""
     count, right = wanted
     number = int(np.argmax([image.excess for image in images]))
@@ -172,7 +171,7 @@ def choosing(seeds: Indices, order: Indices | None = None) -> Callable[..., Unce
     seeds: [B], of each image. order: [B, K'], by which the rows after the special tokens go on. Fewer images are the first ones.
     """
 
-    def step(net: "Replay", path: str, tokens: Uncertain, scores: Uncertain, count: int, config: VitConfig) -> Uncertain:
+    def step(net: Net, path: str, tokens: Uncertain, scores: Uncertain, count: int, config: VitConfig) -> Uncertain:
         batch, candidates = scores.shape
         draws = (np.random.default_rng([int(seed), image, *path.encode()]) for image, seed in enumerate(seeds[:batch]))
         noise = np.stack([draw.standard_normal(candidates) for draw in draws])

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,9 +10,8 @@ import numpy.typing as npt
 from reforg.verification.error_model.comparison import MOST, Comparison, variance_of
 from reforg.verification.error_model.precision import unit
 from reforg.verification.error_model.uncertain import Values, Variances
-
-if TYPE_CHECKING:
-    from reforg.verification.replay.observations import Call
+from reforg.verification.replay.observations import Call
+from reforg.verification.replay.session import Session
 
 BIAS = 2.0  # unit roundoffs of the accumulators' format: by as much may an honest deviation be off in every token alike
 FEWEST = 8  # tokens that a trend is told by, counted by how much they weigh
@@ -46,9 +45,9 @@ def trend(errors: Values, direction: Values, size: Values, variance: Variances) 
     return Trend(amount, deviation, effect)
 
 
-def of_epsilon(comparison: Comparison, net: Any, path: str, x: Any, eps: float) -> Trend | None:
+def of_epsilon(comparison: Comparison, session: Session, path: str, x: Any, eps: float) -> Trend | None:
     """By how much a norm's epsilon is another; the derivative of (x - mean)/sqrt(var + eps) g is that over -2 (var + eps)."""
-    gain, bias = net.weights[f"{path}.weight"].value, net.weights[f"{path}.bias"].value
+    gain, bias = session.weights[f"{path}.weight"].value, session.weights[f"{path}.bias"].value
     scaled = comparison.predicted.value - bias
     spread = np.var(x.value, axis=-1, keepdims=True) + eps
     direction, variance = scaled / (-2 * spread), variance_of(comparison.predicted)
@@ -104,16 +103,16 @@ def _groups(rows: Values) -> npt.NDArray[np.intp]:
 DIRECTIONS: dict[str, Callable[..., Trend | None]] = {"layer_norm": of_epsilon}
 
 
-def sharpened(comparison: Comparison, call: "Call", net: Any) -> Comparison:
+def sharpened(comparison: Comparison, call: Call, session: Session) -> Comparison:
     """The comparison, which fails for a trend that no rounding makes even where each error by itself is within its limit."""
     if call.kind not in DIRECTIONS or call.path != comparison.difference.name or not comparison.passed:
         return comparison
-    found = DIRECTIONS[call.kind](comparison, net, *call.arguments)
-    allowed = BIAS * unit(net.session.rounding.precision.sums)
+    found = DIRECTIONS[call.kind](comparison, session, *call.arguments)
+    allowed = BIAS * unit(session.rounding.precision.sums)
     if found is None or abs(found.amount) <= MOST * found.deviation or found.effect <= allowed:
         return comparison
     scale = float(np.max(np.abs(comparison.predicted.value))) or 1.0
     error = float(np.sqrt(np.mean(np.square(comparison.got - comparison.predicted.value)))) / scale
     share = max(MOST * found.deviation / abs(found.amount), allowed / found.effect)
-    told = replace(comparison.difference, worst=error, limit=error * share, where=None, note="the same in every token")
-    return replace(comparison, difference=told)
+    difference = replace(comparison.difference, worst=error, limit=error * share, where=None, note="the same in every token")
+    return replace(comparison, difference=difference)

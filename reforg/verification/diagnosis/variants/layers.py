@@ -11,6 +11,7 @@ from reforg.verification.error_model.rules import conv2d as convolved
 from reforg.verification.error_model.rules import depthwise_conv2d as convolved_depthwise
 from reforg.verification.error_model.rules import linear as mapped
 from reforg.verification.error_model.uncertain import Uncertain
+from reforg.verification.replay.changes import remark
 from reforg.verification.replay.trends import BIAS
 
 EPSILONS = (1e-5, 1e-6, 1e-12, 1e-3, 1e-7, 1e-8, 1.1e-5, 2e-5, 1.1e-6, 1e-4, 0.0)
@@ -109,7 +110,7 @@ def fitted_epsilon(net: Any, path: str, x: Uncertain, eps: float) -> Any:
     unsure = 2 * BIAS * unit(x.rounding.precision.sums) * float(np.median(spread + eps))  # by honest rounding of the deviation
     if any(abs(found - usual) < unsure for usual in EPSILONS):
         raise Inapplicable
-    net.session.remark = f"epsilon about {_spelled(found, 2)}"
+    remark(net.session, f"epsilon about {_spelled(found, 2)}")
     return _layer_norm(net, path, x, eps, max(found, 0.0))
 
 
