@@ -108,9 +108,9 @@ def _renaming(pairs: Sequence[str]) -> dict[str, str] | None:
 
 def _print(report: "Report", json_file: Path | None, html_file: Path | None) -> None:
     """The report for the terminal, and which files it is in, too."""
-    from reforg.verification.show.screen import shown
+    from reforg.verification.show.screen import report_table
 
-    show(shown(report))
+    show(report_table(report))
     for path in (json_file, html_file):
         if path is not None:
             typer.echo(f"{printable(str(path))}: the whole report")

@@ -113,3 +113,8 @@ class Findings:
     def explanation(self) -> str | None:
         """The first fault's explanation."""
         return self.faults[0].explanation if self.faults else None
+
+
+def counted(number: int, word: str) -> str:
+    """The number with its word: 1 value, 2 values."""
+    return f"{number:,} {word}{'' if number == 1 else 's'}"

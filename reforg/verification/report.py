@@ -12,9 +12,9 @@ class Report(Findings):
     """The answer of `reforg.verify`; see API and docs/verify.md. Its fields are those of `Findings`."""
 
     def __str__(self) -> str:
-        from reforg.verification.show.text import told
+        from reforg.verification.show.text import report_text
 
-        return told(self)
+        return report_text(self)
 
     def as_dict(self) -> dict[str, Any]:
         """The report as JSON has it; `reforg/data/verify.schema.json` is its schema."""

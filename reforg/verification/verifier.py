@@ -20,14 +20,13 @@ from reforg.verification.diagnosis.variants import TABLE
 from reforg.verification.error_model.comparison import INFINITE, error_map
 from reforg.verification.error_model.precision import precision_of
 from reforg.verification.error_model.uncertain import Rounding
-from reforg.verification.findings import DIVERGES, EQUAL, FLIPPED, NOT_SEEN, REORDERED, Difference
+from reforg.verification.findings import DIVERGES, EQUAL, FLIPPED, NOT_SEEN, REORDERED, Difference, counted
 from reforg.verification.replay.changes import from_the_start, judged_by, with_log
 from reforg.verification.replay.choices import Settled, settled
 from reforg.verification.replay.observations import UNITS, Observation
 from reforg.verification.replay.performing import BROKEN, EVERYWHERE, replay
 from reforg.verification.replay.session import Session
 from reforg.verification.report import Report
-from reforg.verification.show.wording import counted
 
 LAYER = (".weight", ".bias", ".running_mean", ".running_var")
 NEARER = 0.1  # of the squared error that was: what a variant everywhere leaves of it at most

@@ -27,9 +27,9 @@ from reforg.verification.show.documents import as_dict, write_html, write_json
 from reforg.verification.show.page import chart as page_chart
 from reforg.verification.show.page import map as page_map
 from reforg.verification.show.page.chart import MOST, Column, Group, Scale, packed
-from reforg.verification.show.page.page import page
-from reforg.verification.show.screen import shown
-from reforg.verification.show.text import told
+from reforg.verification.show.page.document import report_page
+from reforg.verification.show.screen import report_table
+from reforg.verification.show.text import report_text
 from reforg.verification.show.wording import closest, kind_of, parts, place, share, times
 
 every_sample = pytest.mark.parametrize("sample", SAMPLES)
@@ -109,7 +109,7 @@ def test_factors_have_the_digits_that_matter():
 
 @every_sample
 def test_the_text_is_one_screen_of_80_columns(sample):
-    lines = told(SAMPLES[sample]()).splitlines()
+    lines = report_text(SAMPLES[sample]()).splitlines()
     assert len(lines) <= 45
     assert all(line.isprintable() for line in lines)
     assert all(len(line) <= 80 or " " not in line.strip()[:78] for line in lines if sample != "hostile")
@@ -163,7 +163,7 @@ def test_many_faults_and_selections_are_cut():
 
 
 def printed(report: Report, capsys: pytest.CaptureFixture[str]) -> str:
-    show(shown(report))
+    show(report_table(report))
     return capsys.readouterr().out
 
 
@@ -200,7 +200,7 @@ def test_a_bar_is_as_long_as_the_error_is_of_its_limit(capsys):
 
 def test_a_terminal_without_unicode_gets_letters():
     stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
-    Console(file=stream, width=80).print(shown(six_faults()))
+    Console(file=stream, width=80).print(report_table(six_faults()))
     stream.flush()
     assert b"blocks.4     ####." in stream.buffer.getvalue()
 
@@ -208,7 +208,7 @@ def test_a_terminal_without_unicode_gets_letters():
 def test_the_verdict_has_its_colour():
     for report, colour in ((passing(), "32"), (reordered(), "33"), (flipped(), "33"), (six_faults(), "31")):
         console = Console(force_terminal=True, color_system="standard", width=80, file=io.StringIO())
-        console.print(shown(report))
+        console.print(report_table(report))
         assert console.file.getvalue().startswith(f"\x1b[1;{colour}m{report.verdict}")
 
 
@@ -414,7 +414,7 @@ class Tree(HTMLParser):
 
 @every_sample
 def test_the_page_needs_no_script_and_nothing_from_elsewhere(sample):
-    tree = Tree(page(SAMPLES[sample]()))
+    tree = Tree(report_page(SAMPLES[sample]()))
     assert not tree.all("script")
     for tag, attributes in tree.tags:
         assert not [name for name in attributes if name.startswith("on")]
@@ -428,7 +428,7 @@ def test_the_page_needs_no_script_and_nothing_from_elsewhere(sample):
 
 @every_sample
 def test_the_page_is_accessible(sample):
-    tree = Tree(page(SAMPLES[sample]()))
+    tree = Tree(report_page(SAMPLES[sample]()))
     assert tree.all("html") == [{"lang": "en"}]
     assert len(tree.all("h1")) == len(tree.all("main")) == 1
     assert all(each["role"] == "img" and len(each["aria-label"]) > 20 for each in tree.all("svg"))
@@ -439,7 +439,7 @@ def test_the_page_is_accessible(sample):
 
 
 def test_texts_of_strangers_are_only_text():
-    text = page(hostile())
+    text = report_page(hostile())
     tree = Tree(text)
     assert "<script" not in text
     assert text.count("</style>") == text.count("</body>") == 1
@@ -456,19 +456,19 @@ def test_texts_of_strangers_are_only_text():
 @every_sample
 def test_the_chart_has_every_value_in_the_order_of_execution(sample):
     report = SAMPLES[sample]()
-    titles = [text.partition(": ")[0] for text in Tree(page(report)).text("title")[1:]]
+    titles = [text.partition(": ")[0] for text in Tree(report_page(report)).text("title")[1:]]
     wanted = [found.name for found in report.differences]
     assert sample == "hostile" or titles[: len(wanted)] == wanted
     assert len(titles) == len(wanted) + sum(len(selection.margins) for selection in report.selections)
 
 
 def test_the_chart_shows_faults_limits_and_what_is_beyond_it():
-    tree = Tree(page(six_faults()))
+    tree = Tree(report_page(six_faults()))
     assert len(tree.all("rect", "fault")) == 6 + 1  # with the selection's image
     assert len(tree.all("rect", "beyond")) == 1
-    assert re.findall(r'<text class="mark"[^>]*>(\d+)<', page(six_faults())) == list("123456")
+    assert re.findall(r'<text class="mark"[^>]*>(\d+)<', report_page(six_faults())) == list("123456")
     assert "beyond its limit, not a fault of its own" in tree.text("li")
-    assert "beyond its limit, not a fault of its own" not in Tree(page(single_fault())).text("li")
+    assert "beyond its limit, not a fault of its own" not in Tree(report_page(single_fault())).text("li")
     height = {
         title.partition(": ")[0]: float(bar["height"])
         for title, bar in zip(
@@ -481,16 +481,16 @@ def test_the_chart_shows_faults_limits_and_what_is_beyond_it():
 
 
 def test_the_page_tells_the_explanation_first():
-    tree = Tree(page(single_fault()))
+    tree = Tree(report_page(single_fault()))
     assert "".join(tree.text("h1")).strip().endswith("diverges: 1 fault, in blocks.0.mlp.act")
     assert tree.text("strong") == ["GELU: tanh approximation"] * 3
     assert [found["class"] for found in tree.all("header")] == ["bad"]
-    looks = [Tree(page(report)).all("header")[0]["class"] for report in (passing(), reordered(), flipped())]
+    looks = [Tree(report_page(report)).all("header")[0]["class"] for report in (passing(), reordered(), flipped())]
     assert looks == ["good", "warn", "warn"]
 
 
 def test_the_table_of_all_differences_has_them_all():
-    text = page(deep())
+    text = report_page(deep())
     assert text.count('<th scope="row" class="name">') == 734 + 1
     assert "<summary>All differences (734)</summary>" in text
 
@@ -563,22 +563,22 @@ def test_the_ring_is_around_the_largest_error():
 
 
 def test_a_fault_without_a_map_leaves_the_place_to_the_next_one():
-    text = page(six_faults())
+    text = report_page(six_faults())
     assert "Fault 2, blocks.1: 788 rows, one for each token of each image, 384 columns, one for each channel" in text
     assert text.count("data:image/png") == 2 * 3
-    assert "data:image/png" not in page(replace(six_faults(), maps=()))
+    assert "data:image/png" not in report_page(replace(six_faults(), maps=()))
 
 
 def test_an_empty_report_is_shown_too(capsys):
     empty = replace(passing(), differences=(), selections=(), notes=(), images=0)
     assert str(empty).startswith("equal: 0 values")
     assert printed(empty, capsys).startswith("equal: 0 values")
-    assert Tree(page(empty)).all("h1")
+    assert Tree(report_page(empty)).all("h1")
     assert violations(as_dict(empty), SCHEMA) == []
     no_image = replace(passing(), selections=(Selection("blocks.3", (), (), (), False, "equal"),))
     assert "blocks.3" in str(no_image)
     assert "blocks.3" in printed(no_image, capsys)
-    assert Tree(page(no_image)).all("table")
+    assert Tree(report_page(no_image)).all("table")
 
 
 # Colours.
@@ -663,7 +663,7 @@ def test_nothing_is_wider_than_the_page(width, tmp_path):
     """Measured in a frame of that width, with everything opened: wide tables and charts scroll in boxes of their own."""
     frames = []
     for made in SAMPLES.values():
-        text = page(made()).replace("<details>", "<details open>").replace("Content-Security-Policy", "none")
+        text = report_page(made()).replace("<details>", "<details open>").replace("Content-Security-Policy", "none")
         frames.append(
             f'<iframe width="{width}" height="900" srcdoc="{text.replace("&", "&amp;").replace(chr(34), "&quot;")}"></iframe>'
         )

@@ -16,7 +16,7 @@ from reforg.models.model import Model
 from reforg.verification.candidate import files
 from reforg.verification.candidate.renaming import Rename, renamed
 from reforg.verification.error_model.precision import FORMATS, Precision
-from reforg.verification.show.wording import counted
+from reforg.verification.findings import counted
 from reforg.weights.containers import LONGEST, MOST
 
 Values = np.ndarray[Any, np.dtype[Any]]

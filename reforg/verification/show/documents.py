@@ -40,9 +40,9 @@ def write_json(report: Findings, path: str | os.PathLike[str]) -> None:
 
 def write_html(report: Findings, path: str | os.PathLike[str]) -> None:
     """Write one page that needs nothing beside it. Raises ConfigError where it cannot be written."""
-    from reforg.verification.show.page.page import page
+    from reforg.verification.show.page.document import report_page
 
-    _write(page(report), path)
+    _write(report_page(report), path)
 
 
 def _difference(difference: Difference) -> dict[str, Any]:

@@ -9,13 +9,12 @@ from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from reforg.verification.findings import DIVERGES, EQUAL, NOT_SEEN, Difference, Findings, Selection
+from reforg.verification.findings import DIVERGES, EQUAL, NOT_SEEN, Difference, Findings, Selection, counted
 from reforg.verification.show.wording import (
     MEAN,
     SHAPE,
     UNBOUNDED,
     closest,
-    counted,
     figure,
     headline,
     kind_of,
@@ -33,7 +32,7 @@ CELLS, COLUMNS = 5, 3  # characters of a bar, and bars beside each other in 80 c
 NAME, NUMBER = 12, 7  # characters of a block's name and of an error in units of its limit
 
 
-def shown(report: Findings) -> Table:
+def report_table(report: Findings) -> Table:
     """What is to be printed, by `reforg.cli.tables.show` say: verdict, facts, faults, selections, a bar for each block, notes.
 
     80 columns are enough for it.

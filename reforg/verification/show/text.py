@@ -3,12 +3,11 @@
 from collections.abc import Iterator
 from textwrap import wrap
 
-from reforg.verification.findings import EQUAL, NOT_SEEN, Difference, Findings, Selection
+from reforg.verification.findings import EQUAL, NOT_SEEN, Difference, Findings, Selection, counted
 from reforg.verification.show.wording import (
     SHAPE,
     cause,
     closest,
-    counted,
     excess,
     extent,
     figure,
@@ -24,7 +23,7 @@ WIDTH = 80
 FAULTS, SELECTIONS, NAMES = 6, 12, 3  # how many of each are told one by one, so that it stays one screen
 
 
-def told(report: Findings) -> str:
+def report_text(report: Findings) -> str:
     """The verdict in words, what was compared, every fault, the selections, the notes."""
     sections = [
         [headline(report), *_facts(report)],

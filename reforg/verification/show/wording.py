@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 
 from reforg.errors import printable
-from reforg.verification.findings import DIVERGES, EQUAL, FLIPPED, REORDERED, Difference, Findings, Selection
+from reforg.verification.findings import DIVERGES, EQUAL, FLIPPED, REORDERED, Difference, Findings, Selection, counted
 
 WITHIN, ELEMENT, MEAN, SHAPE, UNBOUNDED = "within", "element", "mean", "shape", "unbounded"
 LONGEST = 200  # characters of a name; it may come from a file that means harm
@@ -180,11 +180,6 @@ def shapes(difference: Difference) -> str:
 def shape(sizes: Sequence[int]) -> str:
     """A shape as Python writes it."""
     return str(tuple(int(size) for size in sizes))
-
-
-def counted(number: int, word: str) -> str:
-    """The number with its word: 1 value, 2 values."""
-    return f"{number:,} {word}{'' if number == 1 else 's'}"
 
 
 def name_of(text: str, most: int = LONGEST) -> str:

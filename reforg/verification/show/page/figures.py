@@ -4,11 +4,11 @@ import math
 from collections.abc import Iterator, Sequence
 from html import escape
 
-from reforg.verification.findings import DIVERGES, NOT_SEEN, Difference, ErrorMap, Findings, Selection
+from reforg.verification.findings import DIVERGES, NOT_SEEN, Difference, ErrorMap, Findings, Selection, counted
 from reforg.verification.show.page import map as page_map
 from reforg.verification.show.page.chart import Column, Group, chart, scale_of
 from reforg.verification.show.page.tables import folded
-from reforg.verification.show.wording import axes_of_map, counted, extent, figure, name_of, parts, share, summary, times
+from reforg.verification.show.wording import axes_of_map, extent, figure, name_of, parts, share, summary, times
 
 MAPS = 6  # error maps on a page, each of up to 100 kB
 

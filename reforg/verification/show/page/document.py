@@ -16,7 +16,7 @@ NAMES = 300  # unknown and unseen names on a page; the JSON has all
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 
 
-def page(report: Findings) -> str:
+def report_page(report: Findings) -> str:
     """The whole page as text."""
     style = resources.files("reforg").joinpath("data", "verify.css").read_text(encoding="utf-8")
     title = f"{report.verdict}: {name_of(report.model)}"
