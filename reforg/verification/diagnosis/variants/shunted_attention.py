@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from reforg import shunted
+from reforg.config import SHUNTED_STEM_EPS
 from reforg.ops import bodies, merge_heads, split_heads, to_maps, to_tokens, within
 from reforg.shunted import Enhanced, Grid
 from reforg.verification.diagnosis.variants.table import Inapplicable, Step, changed, variant
