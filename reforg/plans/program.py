@@ -66,6 +66,10 @@ class Program:
         """Where the whole-rowed matrix of that name begins."""
         return self._named[name, False][0]
 
+    def own(self, name: str) -> str:
+        """A name for memory that no later step shares: what lies there is a result of the call."""
+        return f"{name} after {len(self.steps)} steps"
+
     def _take(self, size: int) -> int:
         start = self.size
         self.size += -(-size // LINE) * LINE

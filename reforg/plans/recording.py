@@ -46,9 +46,10 @@ def record(
 
 
 def made(value: Any) -> Tokens | Maps:
-    """A result of a forward pass, which must be something that steps make."""
+    """A result of a forward pass, which must be something that steps make, and that is still there in the end."""
     if not isinstance(value, Tokens | Maps):
         raise UnrecordableError(f"a result that is {type(value).__name__}")
+    value.check()
     return value
 
 
@@ -63,8 +64,10 @@ def either(recorder: Callable[..., Any], operation: Callable[..., Any]) -> Calla
     """`recorder` for symbols, the operation itself for arrays: what depends on weights alone is computed at once."""
 
     def run(*arguments: Any, **settings: Any) -> Any:
-        met = any(isinstance(value, Symbol) for value in (*arguments, *settings.values()))
-        return (recorder if met else operation)(*arguments, **settings)
+        symbols = [value for value in (*arguments, *settings.values()) if isinstance(value, Symbol)]
+        for symbol in symbols:
+            symbol.check()
+        return (recorder if symbols else operation)(*arguments, **settings)
 
     return run
 

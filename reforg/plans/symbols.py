@@ -5,7 +5,7 @@ that nobody records, an operator, a function of the array library, raises Unreco
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from reforg.plans.matrices import Matrix
@@ -35,6 +35,9 @@ def _refusing(name: str) -> Callable[..., NoReturn]:
 class Symbol:
     """What all symbols refuse."""
 
+    def check(self) -> None:
+        """Raises UnrecordableError where what it stands for is no longer there, as it has been computed over."""
+
     def __array_namespace__(self, api_version: str | None = None) -> "Views":
         return VIEWS
 
@@ -53,11 +56,21 @@ class Tokens(Symbol):
     """Stands for tokens, or for one row of each image: the matrix that will hold them, and a shape as the reference sees it.
 
     count: rows an image; None where an image has but one, and the array no axis for it.
+    after: how many steps there were when it was made. Blocks add to their tokens in place, so later ones may overwrite them.
     """
 
     program: Program
     matrix: Matrix
     count: int | None
+    after: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "after", len(self.program.steps))
+
+    def check(self) -> None:
+        """See `Symbol.check`: no later step may have the same target."""
+        if any(step.target.start == self.matrix.start for step in self.program.steps[self.after :]):
+            raise UnrecordableError("tokens that a later block has overwritten")
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -81,6 +94,10 @@ class Maps(Symbol):
 
     tokens: Tokens
     grid: tuple[int, int]
+
+    def check(self) -> None:
+        """See `Symbol.check`."""
+        self.tokens.check()
 
     @property
     def shape(self) -> tuple[int, int, int, int]:

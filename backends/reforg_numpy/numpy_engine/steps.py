@@ -3,7 +3,7 @@
 Each function of STEPS takes a step and the memory, and returns what computes it: a call without arguments.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -25,10 +25,10 @@ from reforg.plans.steps import (
 from reforg_numpy import coefficients
 from reforg_numpy.memory import Floats
 from reforg_numpy.numpy_engine.memory import Memory, in_place, weight
+from reforg_numpy.numpy_engine.rows import read_rows
 
 Run = Callable[[], None]
 BLOCK = 1 << 18  # numbers of a block whose many passes stay in the cache
-WINDOWS = 1 << 19  # numbers of windows that are gathered before a product reads them
 MINUS_TWICE_TANH = tuple(-2.0 * value for value in coefficients.ERF_TANH)  # exact
 SPREAD = 64.0  # between the largest and the smallest score: exp(-64) times a value of 1e-10 is still a normal float32
 
@@ -111,46 +111,6 @@ def product(step: Linear | Convolve, memory: Memory) -> Run:
                 if gain is not None:
                     out *= gain
                 np.add(place, out, out=place)
-
-    return run
-
-
-def read_rows(step: Linear | Convolve, memory: Memory) -> Callable[[], Iterable[Floats]]:
-    """The rows of a product: all of them as they lie, or windows of maps or images."""
-    if isinstance(step, Convolve):
-        return windows_of(step, memory)
-    source = memory.view(step.source)
-    return lambda: (source,)
-
-
-def windows_of(step: Convolve, memory: Memory) -> Callable[[], Iterable[Floats]]:
-    """Windows of maps or images as rows, gathered for some lines at a time."""
-    size, stride, padding, down, across = step.size, step.stride, step.padding, step.out_height, step.out_width
-    if step.source is None:  # images have their channels first, and weights for them as well
-        maps, across_maps, order = memory.images, (1, 2), (1, 2, 0, 3, 4)
-    else:
-        maps = in_place(memory.view(step.source), (memory.count, step.height, step.width, step.channels))
-        across_maps, order = (0, 1), (0, 1, 3, 4, 2)
-    room = tuple(edge + 2 * padding if axis in across_maps else edge for axis, edge in enumerate(maps.shape[1:]))
-    inside = tuple(slice(padding, -padding or None) if axis in across_maps else slice(None) for axis in range(3))
-    inner = step.inner
-    lines = max(1, WINDOWS // (across * inner))
-
-    def run() -> Iterable[Floats]:
-        padded = memory.room("padded", *room)
-        for image in maps:
-            seen = image
-            if padding:
-                padded[...] = 0
-                padded[inside] = image
-                seen = padded
-            windows = np.lib.stride_tricks.sliding_window_view(seen, (size, size), across_maps).transpose(order)
-            windows = windows[::stride, ::stride][:down, :across]
-            for top in range(0, down, lines):
-                some = windows[top : top + lines]
-                rows = memory.room("windows", *some.shape)
-                rows[...] = some
-                yield rows.reshape(-1, inner)
 
     return run
 

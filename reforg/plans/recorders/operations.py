@@ -17,7 +17,7 @@ def layer_norm(x: Any, weight: Any, bias: Any, eps: float) -> Tokens:
     """[B, N, C] -> [B, N, C]: the norm behind the blocks, of which no product but the heads' is made."""
     if not isinstance(x, Tokens):
         raise UnrecordableError(f"layer_norm of {type(x).__name__}")
-    place = f"states after {len(x.program.steps)} steps"  # of their own: those of a pyramid are all results of one call
+    place = x.program.own("states")  # those of a pyramid are all results of one call
     return Tokens(x.program, x.program.norm("norm", x.matrix, (weight, bias), eps, place, product=False), x.count)
 
 

@@ -42,7 +42,7 @@ def block(net: Network, path: str, x: Tokens, grid: Grid, config: Any, stage: in
     context = attend(net, f"{path}.attn", path, x, grid, config, stage)
     x.program.linear(f"{path}.attended", context, net.parameters(f"{path}.attn.proj"), x.matrix, end="add")
     detail_mlp(net, path, x, grid, config)
-    return x
+    return Tokens(x.program, x.matrix, x.count)
 
 
 def attend(net: Network, path: str, above: str, x: Tokens, grid: Grid, config: Any, stage: int) -> Matrix:
@@ -114,7 +114,8 @@ def pooled(net: Network, x: Tokens, config: Any) -> Tokens:  # noqa: ARG001 - th
 
 def pool(x: Tokens, product: bool) -> Matrix:
     """[B, N, C] -> [B, C]: the mean over the tokens."""
-    target = x.program.matrix("state", x.program.images, x.matrix.columns, product)
+    place = "state" if product else x.program.own("state")
+    target = x.program.matrix(place, x.program.images, x.matrix.columns, product)
     return x.program.add(Pool("pooled", target, x.matrix, x.rows, 0))
 
 

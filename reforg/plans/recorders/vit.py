@@ -77,7 +77,7 @@ def block(net: Network, path: str, x: Tokens, config: Any, count: int) -> Tokens
     if attended is not None:
         x = reorganize(path, x, attended, count, config)
     feed_forward(net, path, x, config)
-    return x
+    return Tokens(program, x.matrix, x.count)
 
 
 def attend(net: Network, path: str, branch: str, x: Tokens, config: Any, wanted: int, attended: Matrix | None) -> Matrix:
@@ -173,7 +173,7 @@ def mean_of(name: str, program: Program, values: list[Matrix]) -> Tokens:
     """One or two [B, C] -> their mean [B, C]."""
     first = values[0]
     if len(values) > 1:
-        target = program.matrix(f"mean {name}", program.images, first.columns)
+        target = program.matrix(program.own(name), program.images, first.columns)
         first = program.add(Mean(name, target, first, values[1]))
     return Tokens(program, first, None)
 
@@ -189,7 +189,8 @@ def state(x: Tokens, token: int, product: bool) -> Matrix:
     """[B, N, C] -> [B, C]: one token of every image."""
     program = x.program
     source = x.matrix.from_row(token, x.matrix.rows)
-    target = program.matrix(f"state {token}", program.images, x.matrix.columns, product)
+    place = f"state {token}" if product else program.own("state")
+    target = program.matrix(place, program.images, x.matrix.columns, product)
     return program.add(Take("state", target, source, x.rows, 1))
 
 
@@ -198,7 +199,8 @@ def pool(net: Network, x: Tokens, config: Any, product: bool) -> Matrix:
     program = x.program
     mean = program.matrix("mean", program.images, x.matrix.columns)
     program.add(Pool("mean", mean, x.matrix, x.rows, config.num_special))
-    return program.norm("fc_norm", mean, net.parameters("fc_norm"), config.norm_eps, "state", product)
+    place = "state" if product else program.own("state")
+    return program.norm("fc_norm", mean, net.parameters("fc_norm"), config.norm_eps, place, product)
 
 
 PIECES: Pieces = {
