@@ -131,8 +131,8 @@ PIECES: Pieces = {
     "shunted.stem": (stem, ()),
     "shunted.embed": (embed, ()),
     "shunted.block": (block, (
-        "shunted.shunted_attention", "shunted.aggregate_tokens", "shunted.keys_and_values", "shunted.attend", "shunted.merge_groups",
-        "shunted.detail_mlp",
+        "shunted.shunted_attention", "shunted.aggregate_tokens", "shunted.keys_and_values", "shunted.attend",
+        "shunted.merge_groups", "shunted.detail_mlp",
     )),
     "shunted.pooled": (pooled, ()),
     "shunted.classify": (classify, ()),
