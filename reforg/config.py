@@ -11,6 +11,8 @@ from reforg.errors import BackendError, ConfigError, nearest
 Size = int | tuple[int, int]
 ITEM_BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}  # of the dtypes in which a model computes
 DTYPES = tuple(ITEM_BYTES)
+BATCH_NORM_EPS = 1e-5  # of every batch norm, as torch's
+SHUNTED_STEM_EPS = 1e-5  # layer norms after a patch embedding and inside attention; blocks and stages have the config's norm_eps
 LARGEST_COUNT, LARGEST_DEPTH = 2**24, 2**10  # what may be asked for, before anything is computed from it
 
 

@@ -9,7 +9,7 @@ Shapes: B images, N tokens of a stage in row order over its grid, C channels, h 
 from collections.abc import Mapping
 
 from reforg.arrays import Array, namespace
-from reforg.config import ShuntedConfig
+from reforg.config import SHUNTED_STEM_EPS, ShuntedConfig
 from reforg.errors import ShapeError
 from reforg.ops import (
     REFERENCE,
@@ -27,7 +27,6 @@ from reforg.ops import (
     within,
 )  # fmt: skip
 
-STEM_EPS = 1e-5  # norms after a patch embedding and inside attention; blocks and stages have the config's norm_eps
 Grid = tuple[int, int]
 Enhanced = tuple[Array, Array, Array | None]
 
@@ -105,7 +104,7 @@ def embed(net: Network, path: str, maps: Array) -> tuple[Array, Grid]:
 
 def normed_tokens(net: Network, path: str, maps: Array) -> tuple[Array, Grid]:
     """[B, C, H, W] -> its tokens through the embedding's layer norm, grid."""
-    x = net.layer_norm(f"{path}.norm", to_tokens(maps), STEM_EPS)
+    x = net.layer_norm(f"{path}.norm", to_tokens(maps), SHUNTED_STEM_EPS)
     return net.trace(path, x), (maps.shape[2], maps.shape[3])
 
 
@@ -154,7 +153,7 @@ def reduce_keys(net: Network, path: str, maps: Array, number: int, ratio: int) -
     """
     check_covered(net, f"{path}.sr{number}", maps, ratio)
     merged = net.conv2d(f"{path}.sr{number}", maps, stride=ratio)
-    x = net.layer_norm(f"{path}.norm{number}", to_tokens(merged), STEM_EPS)
+    x = net.layer_norm(f"{path}.norm{number}", to_tokens(merged), SHUNTED_STEM_EPS)
     return net.gelu(f"{path}.act@{number - 1}", x), (merged.shape[2], merged.shape[3])
 
 

@@ -24,8 +24,8 @@ FRAMEWORKS = {
 ORDER = """
 errors version
 arrays
-host files
-ops config
+host files config
+ops
 plans
 parameters tokens
 evit
@@ -48,7 +48,7 @@ show
 report
 verifier
 """
-REFERENCE = ("arrays", "ops", "config", "evit", "vit", "shunted", "errors")
+REFERENCE = ("arrays", "ops", "config", "plans", "evit", "vit", "shunted", "errors")
 
 
 def lines_of(order: str) -> dict[str, int]:

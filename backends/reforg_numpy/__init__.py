@@ -1,4 +1,8 @@
-"""The NumPy backend: batches in parts on all cores, GELU in blocks, softmax in place; the rest is the reference."""
+"""The NumPy backend: float32 by plans, which two engines run; else batches in parts on all cores, by the operations below.
+
+May import reforg.ops, reforg.plans and NumPy; each engine has a folder for what it needs besides. Start with `planning`, which
+chooses an engine and keeps the programs that it runs; `batches` and `team` are how both keep all cores busy.
+"""
 
 import importlib
 from typing import Any

@@ -1,7 +1,6 @@
-"""Plans of one model: programs made by its own forward pass, for a number of images of one size, and run by the team.
+"""Plans of one model: programs recorded from its own forward pass, for a number of images of one size, and run by an engine.
 
-The forward pass of the reference is called once with stand-ins for images and tokens (`program`), and with pieces that append
-steps instead of computing. So the order of blocks, the schedule of tokens and the choice of heads are written once, in reforg.
+What records them is `reforg.plans`; the engines are found by name in `ENGINES`.
 """
 
 import importlib.util
@@ -10,41 +9,21 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from functools import cache
 from itertools import pairwise
-from operator import itemgetter
 from typing import Any
 from weakref import WeakValueDictionary
 
 import numpy as np
 
-from reforg.ops import REFERENCE
-from reforg_numpy import shunted_steps, vit_steps
+from reforg.plans.program import Program
+from reforg.plans.recording import RUN_BY_PLANS, record
+from reforg.plans.symbols import UnrecordableError
 from reforg_numpy.batches import threads as threads_allowed
-from reforg_numpy.matrices import Floats, FullError
-from reforg_numpy.program import Images, Program
+from reforg_numpy.memory import Floats, FullError
 from reforg_numpy.team import TEAM
 
 KEPT = 8  # programs remembered: a few batch sizes, each with what is left over of a batch
-RUN_BY_PLANS = (
-    "linear",
-    "layer_norm",
-    "gelu",
-    "softmax",
-    "attention",
-    "conv2d",
-    "depthwise_conv2d",
-    "batch_norm",
-    "relu",
-    "rank",
-    "gather",
-)
-PIECES = (*vit_steps.PIECES, *shunted_steps.PIECES)
-
 Watch = Callable[[str, float, int | None], None]
 """Is told of every step what it is called, its share of the wall time in seconds, and its multiply-accumulates."""
-
-
-class UnplannedError(Exception):
-    """A forward pass asks something of a stand-in that only an array can do: it is of a family whose pieces are not known here."""
 
 
 class Plans:
@@ -58,31 +37,36 @@ class Plans:
         self._name = engine
         self._engine: Any = None
         self._programs: OrderedDict[Hashable, tuple[Program, Any]] = OrderedDict()
+        self._refused: set[Hashable] = set()  # calls that cannot be recorded, so that it is not tried again
         self.watch: Watch | None = None
 
     def table(self) -> Mapping[str, str]:
         """What the programs run."""
-        return dict.fromkeys((*RUN_BY_PLANS, *PIECES), self._name)
+        return dict.fromkeys(RUN_BY_PLANS, self._name)
 
     def run(self, call: Any, images: Floats) -> Any:
-        """[B, C, H, W] -> what `call.forward` makes of them; None where there are no images, or no plan of it can be made."""
+        """[B, C, H, W] -> what `call.forward` makes of them; None where there are no images, or where it cannot be recorded."""
         batch, *rest = images.shape
-        if not batch:
+        refusal = call.key, *rest
+        if not batch or refusal in self._refused:
             return None
         with TEAM.lock:
-            threads = threads_allowed()
-            engine = self._started()
-            count = engine.parts(batch, threads, call.bytes_per_image)
-            bounds = [batch * part // count for part in range(count + 1)]
             try:
-                parts = self._parts(call, bounds, tuple(rest), threads)
-                if self._engine is not engine:  # which was full, so that the first parts were made for nothing
-                    parts = self._parts(call, bounds, tuple(rest), threads)
-            except UnplannedError:
+                return self._run(call, images, batch, tuple(rest))
+            except UnrecordableError:
+                self._refused.add(refusal)
                 return None
-            program = parts[0][0]
-            results = [np.empty((batch, *result.shape[1:]), np.float32) for result in program.results]
-            self._engine.run(parts, images, results, threads, self.watch)
+
+    def _run(self, call: Any, images: Floats, batch: int, rest: tuple[int, ...]) -> Any:
+        threads, engine = threads_allowed(), self._started()
+        count = engine.parts(batch, threads, call.bytes_per_image)
+        bounds = [batch * part // count for part in range(count + 1)]
+        parts = self._parts(call, bounds, rest, threads)
+        if self._engine is not engine:  # which was full, so that the first parts were made for nothing
+            parts = self._parts(call, bounds, rest, threads)
+        program = parts[0][0]
+        results = [np.empty((batch, *result.shape[1:]), np.float32) for result in program.results]
+        self._engine.run(parts, images, results, threads, self.watch)
         return program.kind(results)
 
     def _started(self) -> Any:
@@ -109,27 +93,18 @@ class Plans:
 
     def _made(self, call: Any, shape: tuple[int, ...], threads: int) -> tuple[Program, Any]:
         engine = self._started()
-        program = Program(engine.layout, shape[0])
-        ops = REFERENCE.replaced("plan", vit_steps.replacements(call.only_logits) | shunted_steps.replacements())
-        try:
-            result = call.forward(self._weights, Images(program, shape), ops)
-        except (AttributeError, TypeError) as error:
-            raise UnplannedError from error
-        if isinstance(result, tuple | list):
-            program.results, program.kind = list(result), type(result)
-        else:
-            program.results, program.kind = [result], itemgetter(0)
+        program = record(call.forward, self._weights, shape, engine.layout, call.only_logits)
         return program, engine.ready(program, shape[1:], threads)
 
 
 def _numba() -> Any:
-    from reforg_numpy.compiled import Engine
+    from reforg_numpy.numba_engine.engine import Engine
 
     return Engine
 
 
 def _numpy() -> Any:
-    from reforg_numpy.plain import Engine
+    from reforg_numpy.numpy_engine.engine import Engine
 
     return Engine
 

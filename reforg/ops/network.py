@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from reforg.arrays import Array
+from reforg.config import BATCH_NORM_EPS
 from reforg.ops import basic, conv, resize, select
 from reforg.ops.tracing import Trace, untraced
 
@@ -98,7 +99,7 @@ class Network:
         """[..., C] -> [..., C]."""
         return self.trace(path, self.ops.layer_norm(x, *self.parameters(path), eps))
 
-    def batch_norm(self, path: str, x: Array, eps: float = 1e-5) -> Array:
+    def batch_norm(self, path: str, x: Array, eps: float = BATCH_NORM_EPS) -> Array:
         """[B, C, H, W] -> [B, C, H, W], by the running statistics."""
         statistics = self.weights[f"{path}.running_mean"], self.weights[f"{path}.running_var"]
         return self.trace(path, self.ops.batch_norm(x, *self.parameters(path), *statistics, eps))

@@ -13,7 +13,8 @@ import pytest
 
 pytest.importorskip("numba", reason="numba compiles the kernels")
 
-from reforg_numpy import library
+import reforg
+from reforg_numpy.numba_engine import library
 
 START = "import numpy as np, reforg; reforg.create_model('evit_fmnist', ops='numba')(np.zeros((1, 1, 28, 28), np.float32))"
 
@@ -39,7 +40,7 @@ def test_the_first_process_says_what_it_is_doing_and_the_next_has_no_need_of_num
 def test_nothing_is_asked_of_numba_and_python_that_is_not_there_without_them():
     from llvmlite import binding
 
-    from reforg_numpy.kernels.entry import LINKED, stubs
+    from reforg_numpy.numba_engine.kernels.entry import LINKED, stubs
 
     linked = "".join(f"declare void @{name}()\n" for name in LINKED)
     text = f"{linked}declare ptr @PyErr_Clear(ptr)\n@PyExc_ValueError = external global ptr\ndeclare void @llvm.trap()\n"
@@ -52,7 +53,7 @@ def test_nothing_is_asked_of_numba_and_python_that_is_not_there_without_them():
 def test_a_function_that_a_process_may_not_have_is_refused():
     from llvmlite import binding
 
-    from reforg_numpy.kernels.entry import stubs
+    from reforg_numpy.numba_engine.kernels.entry import stubs
 
     with pytest.raises(ValueError, match="the kernels call expf, which a process may not have"):
         list(stubs(binding.parse_assembly("declare float @expf(float)")))
@@ -61,7 +62,7 @@ def test_a_function_that_a_process_may_not_have_is_refused():
 @pytest.fixture
 def compiler(monkeypatch):
     """Compiles at once, and counts."""
-    from reforg_numpy.kernels import entry
+    from reforg_numpy.numba_engine.kernels import entry
 
     asked = []
     monkeypatch.setattr(entry, "object_code", lambda name, _machine: asked.append(name) or b"code")
@@ -209,14 +210,14 @@ def test_a_compiler_that_is_told_otherwise_makes_other_kernels(monkeypatch):
     assert library.key() != before
 
 
-BACKENDS = Path(library.__file__).parents[1]
+ROOTS = {"reforg_numpy": Path(library.__file__).parents[2], "reforg": Path(reforg.__file__).parents[1]}
 
 
 def imported(path):
-    """The backend's modules that a module imports."""
+    """The backend's modules, and those of reforg, that a module imports."""
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("reforg_numpy"):
-            place = BACKENDS.joinpath(*node.module.split("."))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in ROOTS:
+            place = ROOTS[node.module.split(".")[0]].joinpath(*node.module.split("."))
             for alias in node.names:
                 module = place / f"{alias.name}.py"
                 yield module if module.exists() else place.with_suffix(".py")

@@ -29,10 +29,12 @@ from reforg import create_model
 from reforg.catalog.synthetic import images as synthetic_images
 from reforg.errors import BackendError, ConfigError
 from reforg.ops import REFERENCE
-from reforg_numpy import plain_memory, plain_steps, planning
-from reforg_numpy.matrices import Layout, Packed
-from reforg_numpy.plain_memory import Memory, Products
-from reforg_numpy.program import Program
+from reforg.plans.matrices import Layout, Packed
+from reforg.plans.program import Program
+from reforg_numpy import planning
+from reforg_numpy.numpy_engine import memory as plain_memory
+from reforg_numpy.numpy_engine import steps as plain_steps
+from reforg_numpy.numpy_engine.memory import Memory, Products
 
 LIMIT = 1e-5
 NUMBA = importlib.util.find_spec("numba") is not None
@@ -40,7 +42,7 @@ needs_numba = pytest.mark.skipif(not NUMBA, reason="numba is not installed")
 ENGINES = [pytest.param("numba", marks=needs_numba), "numpy"]
 SMALL = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 3, "num_heads": 2, "num_classes": 5}
 WIDE = {"img_size": 32, "patch_size": 8, "embed_dim": 128, "depth": 3, "num_heads": 2, "num_classes": 70}
-CROWDED = WIDE | {"embed_dim": 256, "num_heads": 4}  # see reforg_numpy.matrices.CROWDED
+CROWDED = WIDE | {"embed_dim": 256, "num_heads": 4}  # see reforg.plans.matrices.CROWDED
 STAGES = {"embed_dims": (8, 16, 24, 32), "depths": (1,) * 4, "num_heads": (2, 2, 4, 4), "mlp_ratios": (2,) * 4, "num_classes": 5}
 CASES = {  # name, settings, height and width
     "vit": ("vit_tiny_patch16_224", SMALL, (32, 32)),
@@ -182,7 +184,7 @@ def test_arguments_of_the_call_choose_another_program(engine, schedule):
 
 
 def test_a_batch_larger_than_a_part_goes_in_parts(engine, monkeypatch):
-    module = importlib.import_module("reforg_numpy.compiled" if engine == "numba" else "reforg_numpy.plain")
+    module = importlib.import_module(f"reforg_numpy.{engine}_engine.engine")
     monkeypatch.setattr(module, "AT_ONCE", 1 << 14)
     model, images = made("evit", ops=engine), pictures("evit", 11)
     assert distance(model(images), truth("evit")(images)) < LIMIT
@@ -200,10 +202,10 @@ def test_a_plan_forgets_what_was_used_long_ago(engine):
 
 @needs_numba
 def test_where_constants_fill_the_memory_an_engine_begins_anew(monkeypatch):
-    from reforg_numpy import packing
+    from reforg_numpy.numba_engine import packing
 
     monkeypatch.setattr(packing, "CONSTANTS", 0)
-    monkeypatch.setattr(importlib.import_module("reforg_numpy.compiled"), "AT_ONCE", 1 << 14)  # parts of two sizes
+    monkeypatch.setattr(importlib.import_module("reforg_numpy.numba_engine.engine"), "AT_ONCE", 1 << 14)  # parts of two sizes
     model, exact = made("vit", ops="numba"), truth("vit")
     engines = []
     for side in (*range(32, 168, 8), 4000):
@@ -277,8 +279,8 @@ def through(function, values):
     """A function of vectors, of an array: in place, through a kernel made for it."""
     from numba import njit
 
-    from reforg_numpy.kernels.simd import load, store
-    from reforg_numpy.shapes import LANES
+    from reforg_numpy.numba_engine.kernels.simd import load, store
+    from reforg_numpy.numba_engine.shapes import LANES
 
     @njit
     def run(x):
@@ -292,7 +294,7 @@ def through(function, values):
 
 
 def compiled_gelu(x):
-    from reforg_numpy.kernels.functions import gelu
+    from reforg_numpy.numba_engine.kernels.functions import gelu
 
     return through(gelu, x)
 
@@ -336,7 +338,7 @@ def test_gelu_is_exact_to_the_rounding_of_1_plus_erf(function):
 
 @needs_numba
 def test_exp_is_exact_to_a_unit_in_the_last_place():
-    from reforg_numpy.kernels.functions import exp
+    from reforg_numpy.numba_engine.kernels.functions import exp
 
     x = np.concatenate([-np.geomspace(1e-8, 200, 5000), [0.0, -np.inf, -87.0, -88.0]]).astype(np.float32)
     got, wanted = through(exp, x), np.exp(x.astype(np.float64))
@@ -352,9 +354,9 @@ def test_exp_is_exact_to_a_unit_in_the_last_place():
 def test_a_tile_is_the_product_of_its_rows(steps):
     from numba import njit
 
-    from reforg_numpy.kernels.simd import load
-    from reforg_numpy.kernels.tile import product
-    from reforg_numpy.shapes import DEPTH, HEIGHT, LANES, PANEL
+    from reforg_numpy.numba_engine.kernels.simd import load
+    from reforg_numpy.numba_engine.kernels.tile import product
+    from reforg_numpy.numba_engine.shapes import DEPTH, HEIGHT, LANES, PANEL
 
     @njit
     def multiplied(source, panel, target, rows, more, starts):
@@ -374,7 +376,7 @@ def test_a_tile_is_the_product_of_its_rows(steps):
 
 @needs_numba
 def test_ranks_are_those_of_the_reference_ties_and_nan_included():
-    from reforg_numpy.kernels.select import ranks
+    from reforg_numpy.numba_engine.kernels.select import ranks
 
     draw = np.random.default_rng(0)
     for values in (

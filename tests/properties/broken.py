@@ -19,7 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 COPIED = ("reforg", "backends", "golden", "tests", "pyproject.toml", "README.md", "LICENSE", "NOTICE")
 BASIC, CONV, RESIZE, SELECT, LAYOUT = (f"reforg/ops/{name}.py" for name in ("basic", "conv", "resize", "select", "layout"))
-VIT, EVIT, SHUNTED, TOKENS = (f"reforg/{name}.py" for name in ("vit", "evit", "shunted", "tokens"))
+VIT, EVIT, SHUNTED, TOKENS, CONFIG = (f"reforg/{name}.py" for name in ("vit", "evit", "shunted", "tokens", "config"))
 NUMPY = "backends/reforg_numpy/__init__.py"
 
 
@@ -124,7 +124,7 @@ BROKEN = [
     ("the_kept_tokens_are_those", "smallest attention kept", SELECT, "argsort(-scores", "argsort(scores"),
     ("an_image_of_another_size", "the other family's antialiasing", VIT, "grid, config.antialias,", "grid, not config.antialias,"),
     ("the_hmlp_stem_is", "ReLU for GELU", VIT, 'net.gelu(f"{path}.2", x)', 'net.relu(f"{path}.2", x)'),
-    ("shunted_transformer_is", "inner norms with epsilon 1e-6", SHUNTED, "STEM_EPS = 1e-5", "STEM_EPS = 1e-6"),
+    ("shunted_transformer_is", "inner norms with epsilon 1e-6", CONFIG, "SHUNTED_STEM_EPS = 1e-5", "SHUNTED_STEM_EPS = 1e-6"),
     ("the_fast_operations_of_a_backend_compute_the_same_model", "another epsilon", NUMPY, "", BACKEND),
     ("the_fast_operations_of_a_backend_compute_the_same_shunted", "another epsilon", NUMPY, "", BACKEND),
     ("patches_relabelled_together", "the first patch leaks into all", VIT, 'net.trace("patch_embed", to_tokens(maps))',

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from reforg import shunted, vit
-from reforg.config import Config, VitConfig
+from reforg.config import BATCH_NORM_EPS, Config, VitConfig
 from reforg.errors import ConfigError
 from reforg.models.model import Model
 from reforg.ops import REFERENCE, Recorder
@@ -23,7 +23,6 @@ from reforg.verification.candidate.onnx.steps import Steps, Tensors
 PROBE = 2  # images of the run that shows all tensors; with one, a graph may drop the axis of the batch
 EXACT = {"float64": 1e-9, "float32": 1e-4, "float16": 1e-2}  # root mean square by which equal values differ after a whole model
 APART = 10.0  # how much further off the second nearest value must be
-STEM_EPS = 1e-5
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ def _gains(weights: Mapping[str, Values], config: Config) -> dict[str, Values]:
         head, _, leaf = path.rpartition(".")
         norm = f"{head}.{int(leaf) + 1}" if leaf.isdigit() else ""
         if f"{norm}.running_var" in weights:
-            found[path] = weights[f"{norm}.weight"] / np.sqrt(weights[f"{norm}.running_var"] + STEM_EPS)
+            found[path] = weights[f"{norm}.weight"] / np.sqrt(weights[f"{norm}.running_var"] + BATCH_NORM_EPS)
     if isinstance(config, VitConfig) and config.init_values is not None:
         for block in (f"blocks.{number}" for number in range(config.depth)):
             for branch in config.branches:

@@ -5,9 +5,9 @@ from functools import partial
 from typing import Any
 
 from reforg import shunted
-from reforg.config import ShuntedConfig
+from reforg.config import SHUNTED_STEM_EPS, ShuntedConfig
 from reforg.ops import mean, to_maps, to_tokens
-from reforg.shunted import STEM_EPS, Grid
+from reforg.shunted import Grid
 from reforg.verification.diagnosis.variants.table import variant
 from reforg.verification.error_model.uncertain import Uncertain
 
@@ -96,7 +96,7 @@ for _label, _pool in (
     variant("shunted.classify", f"pooled: {_label}", "head")(_pooled(_pool))
 
 
-def _stem(eps: float = STEM_EPS, relu: bool = True, norm: bool = True) -> Any:
+def _stem(eps: float = SHUNTED_STEM_EPS, relu: bool = True, norm: bool = True) -> Any:
     """The stem without its ReLUs or its batch norms."""
 
     def step(net: Any, images: Uncertain, config: ShuntedConfig) -> Any:

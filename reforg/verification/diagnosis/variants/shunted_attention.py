@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 
 from reforg import shunted
+from reforg.config import SHUNTED_STEM_EPS
 from reforg.ops import bodies, merge_heads, split_heads, to_maps, to_tokens, within
-from reforg.shunted import STEM_EPS, Enhanced, Grid
+from reforg.shunted import Enhanced, Grid
 from reforg.verification.diagnosis.variants.table import Inapplicable, Step, changed, variant
 from reforg.verification.error_model.uncertain import Uncertain
 
@@ -184,7 +185,7 @@ def _reduced(norm: bool = True, gelu: bool = True, only_at_one: bool = False) ->
         usual = only_at_one and ratio != 1
         merged = net.conv2d(f"{path}.sr{number}", maps, stride=ratio)
         x = to_tokens(merged)
-        x = net.layer_norm(f"{path}.norm{number}", x, STEM_EPS) if norm or usual else x
+        x = net.layer_norm(f"{path}.norm{number}", x, SHUNTED_STEM_EPS) if norm or usual else x
         x = net.gelu(f"{path}.act@{number - 1}", x) if gelu or usual else x
         return x, (merged.shape[2], merged.shape[3])
 
@@ -194,7 +195,7 @@ def _reduced(norm: bool = True, gelu: bool = True, only_at_one: bool = False) ->
 def _gelu_first(net: Any, path: str, maps: Uncertain, number: int, ratio: int) -> tuple[Uncertain, Grid]:
     """GELU, then the norm."""
     merged = net.conv2d(f"{path}.sr{number}", maps, stride=ratio)
-    x = net.layer_norm(f"{path}.norm{number}", net.ops.gelu(to_tokens(merged)), STEM_EPS)
+    x = net.layer_norm(f"{path}.norm{number}", net.ops.gelu(to_tokens(merged)), SHUNTED_STEM_EPS)
     return x, (merged.shape[2], merged.shape[3])
 
 

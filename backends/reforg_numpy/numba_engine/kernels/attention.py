@@ -7,11 +7,11 @@ other lanes; and as they lie, they are the panel with which the transposed value
 import numpy as np
 from numba import njit
 
-from reforg_numpy.kernels.functions import exp, single
-from reforg_numpy.kernels.rows import part, place_of
-from reforg_numpy.kernels.simd import larger, load, splat, store, transpose
-from reforg_numpy.kernels.tile import product
-from reforg_numpy.shapes import CHUNK, DEPTH, HEIGHT, LANES, PANEL
+from reforg_numpy.numba_engine.kernels.functions import exp, single
+from reforg_numpy.numba_engine.kernels.rows import part, place_of
+from reforg_numpy.numba_engine.kernels.simd import larger, load, splat, store, transpose
+from reforg_numpy.numba_engine.kernels.tile import product
+from reforg_numpy.numba_engine.shapes import CHUNK, DEPTH, HEIGHT, LANES, PANEL
 
 LOWEST = single(-np.inf)
 RUN = 32  # powers that are summed before they are added to the others: a sum of a thousand, one by one, is rounded as often

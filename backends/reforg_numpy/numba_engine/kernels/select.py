@@ -3,9 +3,9 @@
 import numpy as np
 from numba import njit
 
-from reforg_numpy.kernels.functions import single
-from reforg_numpy.kernels.simd import fma, load, splat, store
-from reforg_numpy.shapes import LANES
+from reforg_numpy.numba_engine.kernels.functions import single
+from reforg_numpy.numba_engine.kernels.simd import fma, load, splat, store
+from reforg_numpy.numba_engine.shapes import LANES
 
 
 @njit

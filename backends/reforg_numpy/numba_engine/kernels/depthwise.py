@@ -2,11 +2,11 @@
 
 from numba import njit
 
-from reforg_numpy.codes import GELU_OF_SUM, MORE
-from reforg_numpy.kernels.functions import gelu, single
-from reforg_numpy.kernels.rows import padded, place_of
-from reforg_numpy.kernels.simd import fma, load, splat, store
-from reforg_numpy.shapes import LANES
+from reforg_numpy.numba_engine.codes import GELU_OF_SUM, MORE
+from reforg_numpy.numba_engine.kernels.functions import gelu, single
+from reforg_numpy.numba_engine.kernels.rows import padded, place_of
+from reforg_numpy.numba_engine.kernels.simd import fma, load, splat, store
+from reforg_numpy.numba_engine.shapes import LANES
 
 BLOCK = 4  # pixels that share what is loaded of the three lines
 

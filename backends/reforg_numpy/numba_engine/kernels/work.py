@@ -2,7 +2,8 @@
 
 from numba import njit
 
-from reforg_numpy.codes import (
+from reforg.plans.matrices import LINE
+from reforg_numpy.numba_engine.codes import (
     ADD,
     ATTENTION,
     DEPTHWISE,
@@ -19,17 +20,16 @@ from reforg_numpy.codes import (
     ROWS,
     TAKE,
 )  # fmt: skip
-from reforg_numpy.kernels.attention import attend_head
-from reforg_numpy.kernels.depthwise import one_line
-from reforg_numpy.kernels.functions import single
-from reforg_numpy.kernels.rows import finish, norm_row, padded, part, place_of
-from reforg_numpy.kernels.select import mean_scores, reorganize_image
-from reforg_numpy.kernels.simd import load, prefetch, splat, store
-from reforg_numpy.kernels.threads import fetch_add, meet, ticks
-from reforg_numpy.kernels.tile import product
-from reforg_numpy.kernels.windows import gather_windows
-from reforg_numpy.matrices import LINE
-from reforg_numpy.shapes import CHUNK, DEPTH, HEIGHT, LANES, PANEL, SPACE
+from reforg_numpy.numba_engine.kernels.attention import attend_head
+from reforg_numpy.numba_engine.kernels.depthwise import one_line
+from reforg_numpy.numba_engine.kernels.functions import single
+from reforg_numpy.numba_engine.kernels.rows import finish, norm_row, padded, part, place_of
+from reforg_numpy.numba_engine.kernels.select import mean_scores, reorganize_image
+from reforg_numpy.numba_engine.kernels.simd import load, prefetch, splat, store
+from reforg_numpy.numba_engine.kernels.threads import fetch_add, meet, ticks
+from reforg_numpy.numba_engine.kernels.tile import product
+from reforg_numpy.numba_engine.kernels.windows import gather_windows
+from reforg_numpy.numba_engine.shapes import CHUNK, DEPTH, HEIGHT, LANES, PANEL, SPACE
 
 
 @njit

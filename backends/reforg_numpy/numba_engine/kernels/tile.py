@@ -13,8 +13,8 @@ from typing import Any
 from numba import njit, types
 from numba.extending import intrinsic
 
-from reforg_numpy.kernels.simd import INDEX, VECTOR, call, pointer, spread, vector
-from reforg_numpy.shapes import DEPTH, HEIGHT, LANES, PANEL, WIDTH
+from reforg_numpy.numba_engine.kernels.simd import INDEX, VECTOR, call, pointer, spread, vector
+from reforg_numpy.numba_engine.shapes import DEPTH, HEIGHT, LANES, PANEL, WIDTH
 
 UNROLLED = 2  # steps of k in a turn of the loop
 

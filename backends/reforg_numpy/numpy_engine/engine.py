@@ -9,11 +9,13 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from reforg.plans.matrices import Layout
+from reforg.plans.program import Program
+from reforg.plans.steps import label
 from reforg_numpy.batches import ONE_BLAS_THREAD, on_threads
-from reforg_numpy.matrices import Floats, Layout
-from reforg_numpy.plain_memory import Memory, Products
-from reforg_numpy.plain_steps import STEPS
-from reforg_numpy.program import Program, label, macs
+from reforg_numpy.memory import Floats
+from reforg_numpy.numpy_engine.memory import Memory, Products
+from reforg_numpy.numpy_engine.steps import STEPS
 
 AT_ONCE = 1 << 22  # bytes of the widest intermediate of the images that a thread computes at once
 
@@ -23,7 +25,7 @@ class Bound:
 
     def __init__(self, program: Program, shape: tuple[int, ...], products: Products) -> None:
         self._program, self._memory = program, Memory(program, shape, products)
-        self._calls: list[Callable[[], None]] = [STEPS[step.kind](step, self._memory) for step in program.steps]
+        self._calls: list[Callable[[], None]] = [STEPS[type(step)](step, self._memory) for step in program.steps]
         self._results: list[Floats] = [result.seen(self._memory.view(result.matrix)) for result in program.results]
 
     def run(self, images: Floats, watch: Any = None) -> list[Floats]:
@@ -33,7 +35,7 @@ class Bound:
             start = time.perf_counter()
             call()
             if watch is not None:
-                watch(label(step), time.perf_counter() - start, macs(step, self._program.images))
+                watch(label(step), time.perf_counter() - start, step.macs(self._program.images))
         return self._results
 
 

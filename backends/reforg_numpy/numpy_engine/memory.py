@@ -4,8 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from reforg_numpy.matrices import Floats, Matrix, Packed, aligned
-from reforg_numpy.program import Program
+from reforg.plans.matrices import Matrix, Packed
+from reforg.plans.program import Program
+from reforg_numpy.memory import Floats, aligned
 
 SMALL = 1 << 16  # numbers of a matrix
 

@@ -12,7 +12,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, overload, register_model
 
-from reforg_numpy.shapes import LANES
+from reforg_numpy.numba_engine.shapes import LANES
 
 FLOAT, INT, INDEX = ir.FloatType(), ir.IntType(32), ir.IntType(64)
 VECTOR = ir.VectorType(FLOAT, LANES)

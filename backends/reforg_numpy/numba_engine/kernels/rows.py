@@ -7,10 +7,10 @@ is filled up to a whole panel, with zeros or with what nobody reads.
 
 from numba import njit
 
-from reforg_numpy.codes import ADD, GELU, RELU
-from reforg_numpy.kernels.functions import gelu, single
-from reforg_numpy.kernels.simd import fma, larger, leading, load, root, splat, store, total
-from reforg_numpy.shapes import CHUNK, LANES, PANEL
+from reforg_numpy.numba_engine.codes import ADD, GELU, RELU
+from reforg_numpy.numba_engine.kernels.functions import gelu, single
+from reforg_numpy.numba_engine.kernels.simd import fma, larger, leading, load, root, splat, store, total
+from reforg_numpy.numba_engine.shapes import CHUNK, LANES, PANEL
 
 
 @njit

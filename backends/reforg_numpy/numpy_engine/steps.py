@@ -3,19 +3,32 @@
 Each function of STEPS takes a step and the memory, and returns what computes it: a call without arguments.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from reforg.plans.matrices import Matrix
+from reforg.plans.steps import (
+    Attention,
+    Convolve,
+    Depthwise,
+    Embed,
+    Linear,
+    Mean,
+    Norm,
+    Pool,
+    Reorganize,
+    Step,
+    Take,
+)  # fmt: skip
 from reforg_numpy import coefficients
-from reforg_numpy.matrices import Floats, Matrix
-from reforg_numpy.plain_memory import Memory, in_place, weight
-from reforg_numpy.program import Step
+from reforg_numpy.memory import Floats
+from reforg_numpy.numpy_engine.memory import Memory, in_place, weight
+from reforg_numpy.numpy_engine.rows import read_rows
 
 Run = Callable[[], None]
 BLOCK = 1 << 18  # numbers of a block whose many passes stay in the cache
-WINDOWS = 1 << 19  # numbers of windows that are gathered before a product reads them
 MINUS_TWICE_TANH = tuple(-2.0 * value for value in coefficients.ERF_TANH)  # exact
 SPREAD = 64.0  # between the largest and the smallest score: exp(-64) times a value of 1e-10 is still a normal float32
 
@@ -59,11 +72,11 @@ def norm_rows(x: Floats, gain: Any, bias: Any, eps: float, out: Floats) -> None:
     out += bias
 
 
-def norm(step: Step, memory: Memory) -> Run:
+def norm(step: Norm, memory: Memory) -> Run:
     """Layer norm of the first `group` of an image's `tokens` rows."""
-    source, target, eps = memory.view(step.fields["source"]), memory.view(step.target), step.fields["eps"]
-    wanted, there = step.fields["group"], step.fields["tokens"]
-    gain, bias, after = weight(step.fields["weight"]), weight(step.fields["bias"]), step.fields["end"] == "gelu"
+    source, target, eps = memory.view(step.source), memory.view(step.target), step.eps
+    wanted, there = step.group, step.tokens
+    gain, bias, after = weight(step.weight), weight(step.bias), step.end == "gelu"
     rows = source if wanted == there else source.reshape(-1, there, source.shape[1])[:, :wanted]
 
     def run() -> None:
@@ -74,10 +87,10 @@ def norm(step: Step, memory: Memory) -> Run:
     return run
 
 
-def linear(step: Step, memory: Memory) -> Run:
+def product(step: Linear | Convolve, memory: Memory) -> Run:
     """A product, and what comes at its end, of rows as they lie or as they are gathered."""
-    matrix, bias, gain = memory.products.matrix(step.fields["weight"]), weight(step.fields["bias"]), weight(step.fields["gain"])
-    rows, target, end = read_rows(step, memory), memory.view(step.target), step.fields["end"]
+    matrix, bias, gain = memory.products.matrix(step.weight), weight(step.bias), weight(step.gain)
+    rows, target, end = read_rows(step, memory), memory.view(step.target), step.end
     adding = end == "add"
 
     def run() -> None:
@@ -102,58 +115,20 @@ def linear(step: Step, memory: Memory) -> Run:
     return run
 
 
-def read_rows(step: Step, memory: Memory) -> Callable[[], Iterable[Floats]]:
-    """The rows of a product: all of them as they lie, or windows of maps or images, gathered for some lines at a time."""
-    fields = step.fields
-    if fields["before"] == "rows":
-        source = memory.view(fields["source"])
-        return lambda: (source,)
-    size, stride, padding = fields["size"], fields["stride"], fields["padding"]
-    height, width, channels = fields["height"], fields["width"], fields["channels"]
-    down, across = fields["out_height"], fields["out_width"]
-    if fields["before"] == "planes":
-        maps, across_maps, order = memory.images, (1, 2), (1, 2, 0, 3, 4)
-    else:
-        maps = in_place(memory.view(fields["source"]), (memory.count, height, width, channels))
-        across_maps, order = (0, 1), (0, 1, 3, 4, 2)
-    room = tuple(edge + 2 * padding if axis in across_maps else edge for axis, edge in enumerate(maps.shape[1:]))
-    inside = tuple(slice(padding, -padding or None) if axis in across_maps else slice(None) for axis in range(3))
-    lines = max(1, WINDOWS // (across * fields["inner"]))
-
-    def run() -> Iterable[Floats]:
-        padded = memory.room("padded", *room)
-        for image in maps:
-            seen = image
-            if padding:
-                padded[...] = 0
-                padded[inside] = image
-                seen = padded
-            windows = np.lib.stride_tricks.sliding_window_view(seen, (size, size), across_maps).transpose(order)
-            windows = windows[::stride, ::stride][:down, :across]
-            for top in range(0, down, lines):
-                some = windows[top : top + lines]
-                rows = memory.room("windows", *some.shape)
-                rows[...] = some
-                yield rows.reshape(-1, fields["inner"])
-
-    return run
-
-
-def attention(step: Step, memory: Memory) -> Run:
+def attention(step: Attention, memory: Memory) -> Run:
     """All heads of all images; scores in one room, and the class token's probabilities kept where they are wanted."""
-    fields, images = step.fields, memory.count
-    heads, depth, group, count = fields["heads"], fields["depth"], fields["group"], fields["key_count"]
+    images, heads, depth, group, count = memory.count, step.heads, step.depth, step.group, step.key_count
 
     def split(matrix: Matrix, rows: int) -> Floats:
         return (
             memory.view(matrix).reshape(images, rows, -1)[:, :, : heads * depth].reshape(images, rows, heads, depth).swapaxes(1, 2)
         )
 
-    queries, keys, values = split(fields["source"], group), split(fields["keys"], count), split(fields["values"], count)
-    column, whole = fields["column"], memory.view(step.target)
+    queries, keys, values = split(step.source, group), split(step.keys, count), split(step.values, count)
+    column, whole = step.column, memory.view(step.target)
     target = whole[:, column : column + heads * depth].reshape(images, group, heads, depth).swapaxes(1, 2)
-    attended = None if fields["attended"] is None else memory.view(fields["attended"]).reshape(images, heads, count)
-    scale, ones = np.float32(fields["scale"]), np.ones((count, 1), np.float32)
+    attended = None if step.attended is None else memory.view(step.attended).reshape(images, heads, count)
+    scale, ones = np.float32(step.scale), np.ones((count, 1), np.float32)
 
     def run() -> None:
         asked = np.multiply(queries, scale, out=memory.room("asked", *queries.shape))
@@ -182,15 +157,14 @@ def below_largest(scores: Floats) -> None:
     flat -= largest[:, None]
 
 
-def depthwise(step: Step, memory: Memory) -> Run:
+def depthwise(step: Depthwise, memory: Memory) -> Run:
     """Image by image: the nine taps, and what they are added to, in one call, which goes once over what it makes."""
-    fields = step.fields
-    height, width, end = fields["height"], fields["width"], fields["end"]
-    taps, bias, channels = weight(fields["weight"]), weight(fields["bias"]), step.target.columns
+    height, width, end = step.height, step.width, step.end
+    taps, bias, channels = weight(step.weight), weight(step.bias), step.target.columns
     shape, factors, more = (memory.count, height, width, channels), taps.reshape(3, 3, channels).copy(), end == "more"
     if not more:
         factors[1, 1] += np.float32(1.0)  # the map itself
-    source, target = (in_place(memory.view(matrix), shape) for matrix in (fields["source"], step.target))
+    source, target = (in_place(memory.view(matrix), shape) for matrix in (step.source, step.target))
 
     def run() -> None:
         padded = memory.room("padded", height + 2, width + 2, channels)
@@ -210,13 +184,12 @@ def depthwise(step: Step, memory: Memory) -> Run:
     return run
 
 
-def embed(step: Step, memory: Memory) -> Run:
+def embed(step: Embed, memory: Memory) -> Run:
     """Special tokens as they are, patches and their positions."""
-    fields, images = step.fields, memory.count
-    special, count = fields["special"], fields["tokens"]
-    source = memory.view(fields["source"]).reshape(images, count, -1)
+    images, special, count = memory.count, step.special, step.tokens
+    source = memory.view(step.source).reshape(images, count, -1)
     target = memory.view(step.target).reshape(images, special + count, -1)
-    firsts, table = weight(fields["weight"]), weight(fields["bias"])
+    firsts, table = weight(step.weight), weight(step.bias)
 
     def run() -> None:
         target[:, :special] = firsts
@@ -225,13 +198,12 @@ def embed(step: Step, memory: Memory) -> Run:
     return run
 
 
-def reorganize(step: Step, memory: Memory) -> Run:
+def reorganize(step: Reorganize, memory: Memory) -> Run:
     """Image by image: attentive tokens in their order, the others as one."""
-    fields, images = step.fields, memory.count
-    special, kept, fuse = fields["special"], fields["kept"], fields["fuse"]
-    source = memory.view(fields["source"]).reshape(images, fields["tokens"], -1)
-    target = memory.view(step.target).reshape(images, fields["group"], -1)
-    attended = memory.view(fields["attended"]).reshape(fields["branches"], images, fields["heads"], -1)
+    images, special, kept, fuse = memory.count, step.special, step.kept, step.fuse
+    source = memory.view(step.source).reshape(images, step.tokens, -1)
+    target = memory.view(step.target).reshape(images, step.group, -1)
+    attended = memory.view(step.attended).reshape(step.branches, images, step.heads, -1)
 
     def run() -> None:
         scores = attended[..., special:].mean(axis=2).mean(axis=0)
@@ -246,12 +218,11 @@ def reorganize(step: Step, memory: Memory) -> Run:
     return run
 
 
-def take(step: Step, memory: Memory) -> Run:
+def take(step: Take, memory: Memory) -> Run:
     """The first `group` of an image's `tokens` rows."""
-    fields = step.fields
-    source, target = memory.view(fields["source"]), memory.view(step.target)
+    source, target = memory.view(step.source), memory.view(step.target)
     rows = np.lib.stride_tricks.as_strided(
-        source, (memory.count, fields["group"], source.shape[1]), (fields["tokens"] * source.strides[0], *source.strides)
+        source, (memory.count, step.group, source.shape[1]), (step.tokens * source.strides[0], *source.strides)
     )
 
     def run() -> None:
@@ -260,9 +231,9 @@ def take(step: Step, memory: Memory) -> Run:
     return run
 
 
-def pool(step: Step, memory: Memory) -> Run:
+def pool(step: Pool, memory: Memory) -> Run:
     """The mean of an image's tokens but the special ones."""
-    source = memory.view(step.fields["source"]).reshape(memory.count, step.fields["tokens"], -1)[:, step.fields["special"] :]
+    source = memory.view(step.source).reshape(memory.count, step.tokens, -1)[:, step.special :]
     target = memory.view(step.target)
 
     def run() -> None:
@@ -271,9 +242,9 @@ def pool(step: Step, memory: Memory) -> Run:
     return run
 
 
-def mean(step: Step, memory: Memory) -> Run:
+def mean(step: Mean, memory: Memory) -> Run:
     """The mean of two."""
-    first, second, target = memory.view(step.fields["source"]), memory.view(step.fields["other"]), memory.view(step.target)
+    first, second, target = memory.view(step.source), memory.view(step.other), memory.view(step.target)
 
     def run() -> None:
         np.add(first, second, out=target)
@@ -282,7 +253,16 @@ def mean(step: Step, memory: Memory) -> Run:
     return run
 
 
-STEPS: dict[str, Callable[[Step, Memory], Run]] = {
-    "norm": norm, "linear": linear, "attention": attention, "depthwise": depthwise, "embed": embed, "reorganize": reorganize,
-    "take": take, "pool": pool, "mean": mean,
-}  # fmt: skip
+STEPS: dict[type[Step], Callable[[Any, Memory], Run]] = {
+    Norm: norm,
+    Linear: product,
+    Convolve: product,
+    Attention: attention,
+    Depthwise: depthwise,
+    Embed: embed,
+    Reorganize: reorganize,
+    Take: take,
+    Pool: pool,
+    Mean: mean,
+}
+"""Every kind of step -> what binds one to memory."""

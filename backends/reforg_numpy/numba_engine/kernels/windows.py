@@ -2,11 +2,11 @@
 
 from numba import njit
 
-from reforg_numpy.codes import MAPS
-from reforg_numpy.kernels.functions import single
-from reforg_numpy.kernels.rows import place_of
-from reforg_numpy.kernels.simd import load, splat, store
-from reforg_numpy.shapes import CHUNK, DEPTH, LANES
+from reforg_numpy.numba_engine.codes import MAPS
+from reforg_numpy.numba_engine.kernels.functions import single
+from reforg_numpy.numba_engine.kernels.rows import place_of
+from reforg_numpy.numba_engine.kernels.simd import load, splat, store
+from reforg_numpy.numba_engine.shapes import CHUNK, DEPTH, LANES
 
 
 @njit

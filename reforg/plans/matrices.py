@@ -3,19 +3,8 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-Floats = npt.NDArray[np.float32]
 LINE = 16  # floats of a line of the cache, at which matrices begin
 CROWDED = 256  # floats: a tile's rows so far apart are more than a first-level cache has places for
-
-
-def aligned(size: int) -> Floats:
-    """Memory for so many floats that begins with a line of the cache; the system gives what of it is touched."""
-    room = np.empty(size + LINE, np.float32)
-    start = -room.ctypes.data % (LINE * room.itemsize) // room.itemsize
-    return room[start : start + size]
 
 
 @dataclass(frozen=True)
@@ -81,11 +70,3 @@ class Packed:
     def key(self) -> tuple[int | str, str, tuple[int, int] | None]:
         """Two of the same key are packed but once."""
         return self.name or id(self.array), self.kind, self.part
-
-
-class FullError(Exception):
-    """More constants than an engine has room for. size: floats of the one that did not fit."""
-
-    def __init__(self, size: int) -> None:
-        super().__init__(size)
-        self.size = size

@@ -2,8 +2,7 @@
 
 import numpy as np
 
-KINDS = ("embed", "norm", "linear", "attention", "depthwise", "reorganize", "take", "pool", "mean")
-EMBED, NORM, LINEAR, ATTENTION, DEPTHWISE, REORGANIZE, TAKE, POOL, MEAN = range(len(KINDS))
+EMBED, NORM, LINEAR, ATTENTION, DEPTHWISE, REORGANIZE, TAKE, POOL, MEAN = range(9)
 
 ROWS, NORMED, MIXED, MAPS, PLANES = range(5)  # a product reads rows; their norms; mixed neighbours; windows of maps; of images
 PLAIN, GELU, RELU, ADD = range(4)  # how a product ends

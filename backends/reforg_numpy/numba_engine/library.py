@@ -2,6 +2,7 @@
 
 import ctypes
 import importlib.metadata
+import inspect
 import os
 import stat
 import sys
@@ -13,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import llvmlite.binding as llvm
+
+from reforg.plans import matrices
+from reforg_numpy import coefficients
 
 NAME = "reforg_kernels"
 ADDRESS, WHOLE = ctypes.c_void_p, ctypes.c_int64
@@ -50,9 +54,10 @@ def folder() -> Path | None:
 def key() -> str:
     """A word that differs where the kernels, their compilers, what these are told, or the processor do."""
     here = Path(__file__).parent
-    shared = (here / name for name in ("library.py", "shapes.py", "codes.py", "matrices.py", "coefficients.py"))
+    own = (here / name for name in ("library.py", "shapes.py", "codes.py"))
+    shared = (Path(inspect.getfile(module)) for module in (coefficients, matrices))  # that kernels read numbers of
     words = sha256()
-    for path in sorted((*shared, *(here / "kernels").glob("*.py"))):
+    for path in sorted((*own, *shared, *(here / "kernels").glob("*.py"))):
         words.update(path.read_bytes())
     versions = [importlib.metadata.version(package) for package in ("numba", "llvmlite")]
     told = sorted(f"{name}={value}" for name, value in os.environ.items() if name.startswith("NUMBA_"))
@@ -78,7 +83,7 @@ def compiled(path: Path | None) -> bytes:
     why = "no folder for them is known" if path is None else obstacle(path.parent)
     often = f"at every start, as {why} (REFORG_CACHE names another)" if why else "once"
     say(f"compiling kernels for this processor, which takes up to a minute, {often}")
-    from reforg_numpy.kernels.entry import object_code
+    from reforg_numpy.numba_engine.kernels.entry import object_code
 
     code = object_code(NAME, machine())
     if path is not None and not why:

@@ -1,4 +1,4 @@
-"""The pieces of ViT, DeiT, DeiT III and EViT as steps of a program: each has its piece's signature, and Tokens for arrays.
+"""The pieces of ViT, DeiT, DeiT III and EViT as steps: each function has its piece's signature, and symbols for arrays.
 
 The reference's own forward pass calls them, so what comes after what is written once, there. Where only logits are wanted, the
 last block computes what they are read from: of the class token its query, its context and its MLP.
@@ -6,38 +6,12 @@ last block computes what they are read from: of the class token its query, its c
 
 from typing import Any
 
-import numpy as np
-
 from reforg.ops import REFERENCE, Network, bodies
-from reforg_numpy.matrices import Matrix, Packed
-from reforg_numpy.program import Images, Maps, Program, Tokens, folded
-
-PIECES = (
-    "vit.embed",
-    "vit.embed_patches",
-    "vit.block",
-    "vit.attend",
-    "vit.feed_forward",
-    "vit.self_attention",
-    "vit.mlp",
-    "vit.layer_scale",
-    "vit.pooled",
-    "vit.classify",
-    "evit.reorganize",
-    "evit.fused_token",
-)
-
-
-def replacements(only_logits: bool) -> dict[str, Any]:
-    """Pieces and operations by name. only_logits: whether nobody reads the tokens of the last block."""
-
-    def block_(net: Network, path: str, x: Tokens, config: Any, count: int) -> Tokens:
-        last = path == f"blocks.{config.depth - 1}" and only_logits and config.global_pool == "token"
-        return block(net, path, x, config, count, last)
-
-    return {
-        "vit.embed": embed, "vit.block": block_, "vit.pooled": pooled, "vit.classify": classify, "layer_norm": layer_norm
-    }  # fmt: skip
+from reforg.plans.matrices import Matrix, Packed
+from reforg.plans.program import Program
+from reforg.plans.recorders.operations import Pieces, convolve, folded
+from reforg.plans.steps import Attention, Embed, Mean, Pool, ProductEnd, Reorganize, Take
+from reforg.plans.symbols import Images, Maps, Tokens
 
 
 def embed(net: Network, images: Images, config: Any) -> Tokens:
@@ -48,17 +22,16 @@ def embed(net: Network, images: Images, config: Any) -> Tokens:
     firsts, table = tables(net, maps.grid, config)
     seen = f"{maps.grid} {config.grid} {config.antialias} {config.no_embed_class}"  # all that they depend on besides the weights
     target = program.matrix("x", program.images * (special + count), config.embed_dim)
-    program.add(
-        "embedded", "embed", target, source=maps.matrix, tokens=count, special=special,
-        weight=Packed(firsts, "rows", None, f"special tokens, {seen}"),
-        bias=Packed(table, "rows", None, f"positions, {seen}"),
-    )  # fmt: skip
+    first_rows, rows = (
+        Packed(array, "rows", None, f"{name}, {seen}") for name, array in (("special tokens", firsts), ("positions", table))
+    )
+    program.add(Embed("embedded", target, maps.matrix, count, special, first_rows, rows))
     return Tokens(program, target, special + count)
 
 
 def patches(net: Network, images: Images, config: Any) -> Maps:
     """[B, in_chans, H, W] -> [B, C, H / P, W / P]."""
-    return images.program.convolve("patch_embed", images, net.parameters("patch_embed.proj"), "patches", config.patch_size)
+    return convolve("patch_embed", images, net.parameters("patch_embed.proj"), "patches", config.patch_size)
 
 
 def hmlp_stem(net: Network, images: Images) -> Maps:
@@ -67,27 +40,30 @@ def hmlp_stem(net: Network, images: Images) -> Maps:
     return stem_step(net, stem_step(net, first, 3, 2, "gelu"), 6, 2, "plain")
 
 
-def stem_step(net: Network, maps: Maps | Images, number: int, stride: int, end: str) -> Maps:
+def stem_step(net: Network, maps: Maps | Images, number: int, stride: int, end: ProductEnd) -> Maps:
     """[B, C, H, W] -> [B, C', H / stride, W / stride]: a convolution, its batch norm, and GELU where that is its end."""
     path = "patch_embed.proj"
     parameters = net.parameters(f"{path}.{number}")
     norm = folded(net.weights, f"{path}.{number + 1}", parameters[1])
     name = f"{path}.{number + (2 if end == 'gelu' else 1)}"
-    return maps.program.convolve(name, maps, parameters, f"stem {number}", stride, norm=norm, end=end)
+    return convolve(name, maps, parameters, f"stem {number}", stride, norm=norm, end=end)
 
 
 def tables(net: Network, grid: tuple[int, int], config: Any) -> tuple[Any, Any]:
     """What the special tokens are, with their positions [S, C], and the patches' positions [N, C]."""
     reference = Network(net.weights, REFERENCE)
-    table = np.asarray(bodies()["vit.positions"](reference, grid, config))[0]
-    firsts = np.concatenate([np.asarray(net.weights[name])[0] for name in config.special_tokens])
+    table = bodies()["vit.positions"](reference, grid, config)[0]
+    firsts = [net.weights[name][0] for name in config.special_tokens]
+    rows = firsts[0] if len(firsts) == 1 else table.__array_namespace__().concat(firsts)
     special = 0 if config.no_embed_class else config.num_special
-    return firsts + table[:special] if special else firsts, table[special:]
+    return rows + table[:special] if special else rows, table[special:]
 
 
-def block(net: Network, path: str, x: Tokens, config: Any, count: int, last: bool) -> Tokens:
-    """[B, N, C] -> [B, N', C]. last: only the special tokens go on, as nobody reads the others."""
+def block(net: Network, path: str, x: Tokens, config: Any, count: int) -> Tokens:
+    """[B, N, C] -> [B, N', C], in the place of x where no token goes."""
     program = x.program
+    # Behind the last block only the special tokens go on, where nobody reads the others.
+    last = path == f"blocks.{config.depth - 1}" and program.only_logits and config.global_pool == "token"
     wanted = config.num_special if last else x.rows
     scored = count < x.rows - config.num_special and not last
     attended = program.matrix("attended", len(config.branches) * program.images * config.num_heads, x.rows) if scored else None
@@ -96,18 +72,12 @@ def block(net: Network, path: str, x: Tokens, config: Any, count: int, last: boo
         x = take(path, x, wanted)
     for branch, context in zip(config.branches, contexts, strict=True):
         gain = gain_of(net, path, 1, branch, config)
-        program.linear(
-            sum_of(f"{path}.attended", branch, config),
-            context,
-            net.parameters(f"{path}.attn{branch}.proj"),
-            x.matrix,
-            end="add",
-            gain=gain,
-        )
+        name, parameters = sum_of(f"{path}.attended", branch, config), net.parameters(f"{path}.attn{branch}.proj")
+        program.linear(name, context, parameters, x.matrix, end="add", gain=gain)
     if attended is not None:
         x = reorganize(path, x, attended, count, config)
     feed_forward(net, path, x, config)
-    return x
+    return Tokens(program, x.matrix, x.count)
 
 
 def attend(net: Network, path: str, branch: str, x: Tokens, config: Any, wanted: int, attended: Matrix | None) -> Matrix:
@@ -125,11 +95,12 @@ def attend(net: Network, path: str, branch: str, x: Tokens, config: Any, wanted:
         queries, others = whole.from_column(0, width), whole.from_column(width, 2 * width)
     context = program.matrix(f"context{branch}", program.images * wanted, width, True)
     images = program.images * config.num_heads
-    start = None if attended is None else attended.from_row(config.branches.index(branch) * images, images)
+    rows = None if attended is None else attended.from_row(config.branches.index(branch) * images, images)
     return program.add(
-        f"{path}.attn{branch}.context", "attention", context, source=queries, keys=others.from_column(0, width),
-        values=others.from_column(width, width), key_count=x.rows, group=wanted, heads=config.num_heads, depth=depth,
-        scale=depth**-0.5, column=0, attended=start,
+        Attention(
+            f"{path}.attn{branch}.context", context, queries, others.from_column(0, width), others.from_column(width, width),
+            key_count=x.rows, group=wanted, heads=config.num_heads, depth=depth, scale=depth**-0.5, column=0, attended=rows,
+        )
     )  # fmt: skip
 
 
@@ -137,7 +108,7 @@ def take(path: str, x: Tokens, wanted: int) -> Tokens:
     """Each image's first tokens, in memory of their own."""
     program = x.program
     target = program.matrix("first", program.images * wanted, x.matrix.columns)
-    program.add(f"{path}.first", "take", target, source=x.matrix, tokens=x.rows, group=wanted)
+    program.add(Take(f"{path}.first", target, x.matrix, x.rows, wanted))
     return Tokens(program, target, wanted)
 
 
@@ -148,8 +119,10 @@ def reorganize(path: str, x: Tokens, attended: Matrix, count: int, config: Any) 
     place = "x" if x.matrix.start != program.place("x") else "other x"
     target = program.matrix(place, program.images * after, x.matrix.columns)
     program.add(
-        f"{path}.reorganized", "reorganize", target, source=x.matrix, attended=attended, tokens=x.rows, group=after,
-        special=special, kept=count, fuse=config.fuse_token, heads=config.num_heads, branches=len(config.branches),
+        Reorganize(
+            f"{path}.reorganized", target, x.matrix, attended, tokens=x.rows, group=after, special=special, kept=count,
+            fuse=config.fuse_token, heads=config.num_heads, branches=len(config.branches),
+        )
     )  # fmt: skip
     return Tokens(program, target, after)
 
@@ -161,7 +134,8 @@ def feed_forward(net: Network, path: str, x: Tokens, config: Any) -> None:
     for branch in config.branches:
         norm, first = net.parameters(f"{path}.norm2{branch}"), net.parameters(f"{path}.mlp{branch}.fc1")
         normed = program.norm(f"{path}.norm2{branch}", x.matrix, norm, config.norm_eps, "normed")
-        hidden.append(program.linear(f"{path}.mlp{branch}.act", normed, first, f"wide{branch}", end="gelu", product=True))
+        wide = program.matrix(f"wide{branch}", normed.rows, first[0].shape[0], product=True)
+        hidden.append(program.linear(f"{path}.mlp{branch}.act", normed, first, wide, end="gelu"))
     for branch, values in zip(config.branches, hidden, strict=True):
         gain = gain_of(net, path, 2, branch, config)
         program.linear(
@@ -177,13 +151,6 @@ def sum_of(name: str, branch: str, config: Any) -> str:
 def gain_of(net: Network, path: str, number: int, branch: str, config: Any) -> Any:
     """LayerScale's gain of a branch, None without."""
     return None if config.init_values is None else net.weights[config.gain(path, number, branch)]
-
-
-def layer_norm(x: Tokens, weight: Any, bias: Any, eps: float) -> Tokens:
-    """[B, N, C] -> [B, N, C]: the norm behind the blocks, of which no product but the heads' is made."""
-    place = f"states after {len(x.program.steps)} steps"  # of their own: those of a pyramid are all results of one call
-    matrix = x.program.norm("norm", x.matrix, (weight, bias), eps, place, product=False)
-    return Tokens(x.program, matrix, x.rows)
 
 
 def classify(net: Network, x: Tokens, config: Any) -> Tokens:
@@ -206,8 +173,8 @@ def mean_of(name: str, program: Program, values: list[Matrix]) -> Tokens:
     """One or two [B, C] -> their mean [B, C]."""
     first = values[0]
     if len(values) > 1:
-        target = program.matrix(f"mean {name}", program.images, first.columns)
-        first = program.add(name, "mean", target, source=first, other=values[1])
+        target = program.matrix(program.own(name), program.images, first.columns)
+        first = program.add(Mean(name, target, first, values[1]))
     return Tokens(program, first, None)
 
 
@@ -222,13 +189,25 @@ def state(x: Tokens, token: int, product: bool) -> Matrix:
     """[B, N, C] -> [B, C]: one token of every image."""
     program = x.program
     source = x.matrix.from_row(token, x.matrix.rows)
-    target = program.matrix(f"state {token}", program.images, x.matrix.columns, product)
-    return program.add("state", "take", target, source=source, tokens=x.rows, group=1)
+    place = f"state {token}" if product else program.own("state")
+    target = program.matrix(place, program.images, x.matrix.columns, product)
+    return program.add(Take("state", target, source, x.rows, 1))
 
 
 def pool(net: Network, x: Tokens, config: Any, product: bool) -> Matrix:
     """[B, N, C] -> [B, C]: the normed mean of the patches."""
     program = x.program
     mean = program.matrix("mean", program.images, x.matrix.columns)
-    program.add("mean", "pool", mean, source=x.matrix, tokens=x.rows, special=config.num_special)
-    return program.norm("fc_norm", mean, net.parameters("fc_norm"), config.norm_eps, "state", product)
+    program.add(Pool("mean", mean, x.matrix, x.rows, config.num_special))
+    place = "state" if product else program.own("state")
+    return program.norm("fc_norm", mean, net.parameters("fc_norm"), config.norm_eps, place, product)
+
+
+PIECES: Pieces = {
+    "vit.embed": (embed, ("vit.embed_patches",)),
+    "vit.block": (block, (
+        "vit.attend", "vit.feed_forward", "vit.self_attention", "vit.mlp", "vit.layer_scale", "evit.reorganize", "evit.fused_token",
+    )),
+    "vit.pooled": (pooled, ()),
+    "vit.classify": (classify, ()),
+}  # fmt: skip

@@ -4,7 +4,7 @@ import numpy as np
 from numba import njit
 
 from reforg_numpy import coefficients
-from reforg_numpy.kernels.simd import fma, larger, power_of_two, smaller, splat
+from reforg_numpy.numba_engine.kernels.simd import fma, larger, power_of_two, smaller, splat
 
 single = np.float32
 EXP, ERF_ABOVE, ERF_BELOW = (

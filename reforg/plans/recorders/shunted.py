@@ -1,25 +1,15 @@
-"""The pieces of Shunted Transformer as steps of a program: each has its piece's signature, and Tokens and Maps for arrays."""
+"""The pieces of Shunted Transformer as steps: each function has its piece's signature, and symbols for arrays."""
 
 from typing import Any
 
+from reforg.config import SHUNTED_STEM_EPS
 from reforg.ops import Network
-from reforg_numpy.matrices import Matrix
-from reforg_numpy.program import Images, Maps, Program, Tokens, folded
+from reforg.plans.matrices import Matrix
+from reforg.plans.recorders.operations import Pieces, convolve, folded
+from reforg.plans.steps import Attention, Pool
+from reforg.plans.symbols import Images, Maps, Tokens
 
-STEM_EPS = 1e-5  # of norms after a patch embedding and inside attention
 Grid = tuple[int, int]
-PIECES = (
-    "shunted.stem", "shunted.embed", "shunted.block", "shunted.shunted_attention", "shunted.aggregate_tokens",
-    "shunted.keys_and_values", "shunted.attend", "shunted.merge_groups", "shunted.detail_mlp", "shunted.pooled", "shunted.classify",
-)  # fmt: skip
-
-
-def replacements() -> dict[str, Any]:
-    """Pieces by name."""
-    return {
-        "shunted.stem": stem, "shunted.embed": embed, "shunted.block": block, "shunted.pooled": pooled,
-        "shunted.classify": classify,
-    }  # fmt: skip
 
 
 def stem(net: Network, images: Images, config: Any) -> tuple[Tokens, Grid]:
@@ -29,22 +19,21 @@ def stem(net: Network, images: Images, config: Any) -> tuple[Tokens, Grid]:
     for stride, padding in ((2, 3), *((1, 1),) * config.num_conv):
         norm = folded(net.weights, f"{path}.conv.{position + 1}")
         name, parameters = f"{path}.conv.{position + 2}", net.parameters(f"{path}.conv.{position}")
-        maps = images.program.convolve(name, maps, parameters, f"stem {position % 2}", stride, padding, norm, "relu")
+        maps = convolve(name, maps, parameters, f"stem {position % 2}", stride, padding, norm, "relu")
         position += 3
-    maps = images.program.convolve(f"{path}.conv", maps, net.parameters(f"{path}.conv.{position}"), "embedding", 2)
+    maps = convolve(f"{path}.conv", maps, net.parameters(f"{path}.conv.{position}"), "embedding", 2)
     return normed_tokens(net, path, maps)
 
 
 def embed(net: Network, path: str, maps: Maps) -> tuple[Tokens, Grid]:
     """[B, C, H, W] -> [B, N, C'], grid (ceil(H / 2), ceil(W / 2))."""
-    program = maps.program
-    return normed_tokens(net, path, program.convolve(f"{path}.proj", maps, net.parameters(f"{path}.proj"), "embedding", 2, 1))
+    return normed_tokens(net, path, convolve(f"{path}.proj", maps, net.parameters(f"{path}.proj"), "embedding", 2, 1))
 
 
 def normed_tokens(net: Network, path: str, maps: Maps) -> tuple[Tokens, Grid]:
     """[B, C, H, W] -> its tokens through the embedding's layer norm, grid."""
     program, source = maps.program, maps.matrix
-    matrix = program.norm(path, source, net.parameters(f"{path}.norm"), STEM_EPS, "x", product=False)
+    matrix = program.norm(path, source, net.parameters(f"{path}.norm"), SHUNTED_STEM_EPS, "x", product=False)
     return Tokens(program, matrix, maps.tokens.count), maps.grid
 
 
@@ -53,7 +42,7 @@ def block(net: Network, path: str, x: Tokens, grid: Grid, config: Any, stage: in
     context = attend(net, f"{path}.attn", path, x, grid, config, stage)
     x.program.linear(f"{path}.attended", context, net.parameters(f"{path}.attn.proj"), x.matrix, end="add")
     detail_mlp(net, path, x, grid, config)
-    return x
+    return Tokens(x.program, x.matrix, x.count)
 
 
 def attend(net: Network, path: str, above: str, x: Tokens, grid: Grid, config: Any, stage: int) -> Matrix:
@@ -63,7 +52,7 @@ def attend(net: Network, path: str, above: str, x: Tokens, grid: Grid, config: A
     queries = program.linear(f"{path}.q", normed, net.parameters(f"{path}.q"), "queries")
     context = program.matrix("context", x.matrix.rows, x.matrix.columns, True)
     if reductions == (1,):
-        values = attend_group(net, program, path, "", queries, normed, context, config.num_heads[stage], 0, None)
+        values = attend_group(net, x, path, queries, normed, context, config.num_heads[stage], 0, None)
         program.depthwise(f"{path}.mixed", values, grid, net.parameters(f"{path}.local_conv"), context, "more")
         return context
     whole = program.layout.chunk and x.matrix.columns > program.layout.chunk  # windows want pixels with all channels side by side
@@ -72,37 +61,38 @@ def attend(net: Network, path: str, above: str, x: Tokens, grid: Grid, config: A
     for branch, ratio in enumerate(reductions):
         source, reduced = reduce_keys(net, path, maps, branch + 1, ratio)
         group = config.num_heads[stage] // len(reductions)
-        attend_group(net, program, path, str(branch + 1), queries, source, context, group, branch, reduced)
+        attend_group(net, x, path, queries, source, context, group, branch, reduced)
     return context
 
 
 def reduce_keys(net: Network, path: str, maps: Maps, number: int, ratio: int) -> tuple[Matrix, Grid]:
     """[B, C, H, W] -> GELU(norm(convolution of size and stride r)), as rows of a product, and their grid."""
     program, name = maps.program, f"{path}.sr{number}"
-    merged = program.convolve(name, maps, net.parameters(name), "merged", ratio)
+    merged = convolve(name, maps, net.parameters(name), "merged", ratio)
     parameters = net.parameters(f"{path}.norm{number}")
-    rows = program.norm(f"{path}.act@{number - 1}", merged.matrix, parameters, STEM_EPS, "reduced", end="gelu")
+    rows = program.norm(f"{path}.act@{number - 1}", merged.matrix, parameters, SHUNTED_STEM_EPS, "reduced", end="gelu")
     return rows, merged.grid
 
 
 def attend_group(
-    net: Network, program: Program, path: str, name: str, queries: Matrix, source: Matrix, context: Matrix, heads: int, branch: int,
-    grid: Grid | None,
-) -> Matrix:  # fmt: skip
+    net: Network, x: Tokens, path: str, queries: Matrix, source: Matrix, context: Matrix, heads: int, branch: int, grid: Grid | None
+) -> Matrix:
     """One group of heads, its part of the context -> its values. grid: where these are enhanced by their neighbours first."""
+    program, name = x.program, "" if grid is None else str(branch + 1)
     kv = program.linear(f"{path}.kv{name}", source, net.parameters(f"{path}.kv{name}"), "kv")
     width = kv.columns // 2
     keys, values = kv.from_column(0, width), kv.from_column(width, width)
     if grid is not None:
         enhanced = program.matrix("enhanced", kv.rows, kv.columns).from_column(width, width)  # as far apart as the keys
-        values = program.depthwise(
-            f"{path}.enhanced{name}", values, grid, net.parameters(f"{path}.local_conv{name}"), enhanced, "sum"
-        )
+        parameters = net.parameters(f"{path}.local_conv{name}")
+        values = program.depthwise(f"{path}.enhanced{name}", values, grid, parameters, enhanced, "sum")
     depth = width // heads
     program.add(
-        f"{path}.branches.{branch}.context", "attention", context, source=queries.from_column(branch * width, width), keys=keys,
-        values=values, key_count=kv.rows // program.images, group=queries.rows // program.images, heads=heads, depth=depth,
-        scale=depth**-0.5, column=branch * width, attended=None,
+        Attention(
+            f"{path}.branches.{branch}.context", context, queries.from_column(branch * width, width), keys, values,
+            key_count=kv.rows // program.images, group=x.rows, heads=heads, depth=depth, scale=depth**-0.5, column=branch * width,
+            attended=None,
+        )
     )  # fmt: skip
     return values
 
@@ -124,8 +114,9 @@ def pooled(net: Network, x: Tokens, config: Any) -> Tokens:  # noqa: ARG001 - th
 
 def pool(x: Tokens, product: bool) -> Matrix:
     """[B, N, C] -> [B, C]: the mean over the tokens."""
-    target = x.program.matrix("state", x.program.images, x.matrix.columns, product)
-    return x.program.add("pooled", "pool", target, source=x.matrix, tokens=x.rows, special=0)
+    place = "state" if product else x.program.own("state")
+    target = x.program.matrix(place, x.program.images, x.matrix.columns, product)
+    return x.program.add(Pool("pooled", target, x.matrix, x.rows, 0))
 
 
 def classify(net: Network, x: Tokens, config: Any) -> Tokens:
@@ -134,3 +125,15 @@ def classify(net: Network, x: Tokens, config: Any) -> Tokens:
         return pooled(net, x, config)
     logits = x.program.linear("logits", pool(x, True), net.parameters("head"), "logits")
     return Tokens(x.program, logits, None)
+
+
+PIECES: Pieces = {
+    "shunted.stem": (stem, ()),
+    "shunted.embed": (embed, ()),
+    "shunted.block": (block, (
+        "shunted.shunted_attention", "shunted.aggregate_tokens", "shunted.keys_and_values", "shunted.attend",
+        "shunted.merge_groups", "shunted.detail_mlp",
+    )),
+    "shunted.pooled": (pooled, ()),
+    "shunted.classify": (classify, ()),
+}  # fmt: skip

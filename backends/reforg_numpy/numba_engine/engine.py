@@ -7,13 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from reforg_numpy.codes import STEP
-from reforg_numpy.library import kernels
-from reforg_numpy.matrices import LINE, Floats, Layout, Matrix, aligned
-from reforg_numpy.packing import Weights
-from reforg_numpy.program import Program, Step, label, macs
-from reforg_numpy.records import encode, together
-from reforg_numpy.shapes import CHUNK, DEPTH, PANEL, SPACE
+from reforg.plans.matrices import LINE, Layout, Matrix
+from reforg.plans.program import Program
+from reforg.plans.steps import Step, label
+from reforg_numpy.memory import Floats, aligned
+from reforg_numpy.numba_engine.codes import STEP
+from reforg_numpy.numba_engine.library import kernels
+from reforg_numpy.numba_engine.packing import Weights
+from reforg_numpy.numba_engine.records import encode, together
+from reforg_numpy.numba_engine.shapes import CHUNK, DEPTH, PANEL, SPACE
 from reforg_numpy.team import TEAM
 
 LAYOUT = Layout(PANEL, CHUNK, DEPTH)
@@ -75,7 +77,7 @@ class Engine:
         """Share out the time of a part by the processor's ticks at the end of every step."""
         ticks = np.diff(self.clock)
         for step, share in zip(ready.steps, ticks / max(1, ticks.sum()), strict=True):
-            watch(label(step), seconds * float(share), macs(step, ready.program.images))
+            watch(label(step), seconds * float(share), step.macs(ready.program.images))
 
     def compute(self, ready: Ready, images: Floats) -> list[Floats]:
         """[B, C, H, W] -> views of the results, until the next call."""

@@ -7,10 +7,10 @@ from typing import Any
 import llvmlite.binding as llvm
 from numba import carray, cfunc, from_dtype, types
 
-from reforg_numpy.codes import STEP
-from reforg_numpy.kernels.threads import YIELD
-from reforg_numpy.kernels.work import work
-from reforg_numpy.shapes import SPACE
+from reforg_numpy.numba_engine.codes import STEP
+from reforg_numpy.numba_engine.kernels.threads import YIELD
+from reforg_numpy.numba_engine.kernels.work import work
+from reforg_numpy.numba_engine.shapes import SPACE
 
 WHOLE, FLOATS, WHOLES = types.int64, types.CPointer(types.float32), types.CPointer(types.int64)
 SIGNATURE = types.void(

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from reforg_numpy.matrices import LINE, Floats, FullError, Packed, aligned
-from reforg_numpy.shapes import PANEL
+from reforg.plans.matrices import LINE, Packed
+from reforg_numpy.memory import Floats, FullError, aligned
+from reforg_numpy.numba_engine.shapes import PANEL
 
 CONSTANTS = 1 << 24  # floats for what is made of weights: positions of other image sizes
 

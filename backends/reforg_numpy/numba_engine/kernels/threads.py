@@ -9,7 +9,7 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from reforg_numpy.kernels.simd import INDEX, pointer
+from reforg_numpy.numba_engine.kernels.simd import INDEX, pointer
 
 SPINS = 2000  # looks at the counter before the core is left to others
 YIELD = "SwitchToThread" if os.name == "nt" else "sched_yield"
