@@ -232,7 +232,6 @@ class TestCosts:
         assert models.widest(PebbleConfig(), (16, 16), "float32") == reforg.cost("pebbles").largest_bytes
 
 
-@pytest.mark.xfail(reason="a replay knows the forward passes of two families only", strict=True)
 class TestVerification:
     def candidate(self, **faults):
         """A trace in float32, and what becomes of it where some of its values are others."""

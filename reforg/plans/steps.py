@@ -10,6 +10,7 @@ A new kind is a class and its row in `COMPUTES` here, a function and its row in 
 """
 
 import re
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
 from typing import Literal
 
@@ -71,7 +72,7 @@ class Depthwise(Step):
 
 
 @dataclass(frozen=True)
-class Product(Step):
+class Product(Step, ABC):
     """Rows times a matrix: [rows, K] W^T + bias -> [rows, O]; what it reads its rows from, the kinds of it say.
 
     gain: of each column; where the end is "add", of the whole before it is added to the target; else of the product alone, whose
@@ -84,9 +85,9 @@ class Product(Step):
     end: ProductEnd
 
     @property
+    @abstractmethod
     def inner(self) -> int:
         """K, the columns of what it reads."""
-        raise NotImplementedError
 
     def macs(self, images: int) -> int:  # noqa: ARG002 - the images are in the rows
         """Every number that it makes is a sum of K products."""
