@@ -260,4 +260,4 @@ class TestVerification:
         forward(model.weights, images(), replace(model.config, norm_eps=1e-3), trace=recorder)
         report = reforg.verify(recorder.values, model, images())
         assert report.first.name == "norm"
-        assert "0.001" in report.explanation
+        assert report.explanation == "epsilon 1e-3"
