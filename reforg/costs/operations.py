@@ -58,7 +58,8 @@ def attention(
 ) -> tuple[Shaped, Shaped]:
     """[B, H, N, D], [B, H, M, D], [B, H, M, D] -> context [B, H, N, D], probabilities [B, H, N, M].
 
-    The context is traced first, so that the operation has its name: what the trace calls the probabilities is a part of it.
+    The context is traced first, so that the operation has its name: what the trace calls the probabilities is a part of it. The
+    scores live only inside the operation, where the probabilities take their place; they are traced so that their name is known.
     """
     ledger, near, depth = queries.ledger, queries.shape[:-1], values.shape[-1]
     shapes = (*near, depth), (*near, keys.shape[-2])
@@ -68,6 +69,7 @@ def attention(
     context, probabilities = (Shaped(ledger, shape, number) for shape, number in zip(shapes, numbers, strict=True))
     trace("context", context)
     trace("probs", probabilities)
+    trace("scores", probabilities)
     return context, probabilities
 
 
