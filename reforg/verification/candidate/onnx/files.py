@@ -3,17 +3,16 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from reforg import shunted, vit
-from reforg.config import Config, VitConfig
+from reforg.config import Config
 from reforg.errors import ConfigError
+from reforg.families import family_of
 from reforg.models.model import Model
 from reforg.ops import REFERENCE, Recorder
 from reforg.verification.candidate.onnx import session as onnx_session
-from reforg.verification.candidate.onnx.families import name_values
+from reforg.verification.candidate.onnx.families import gains, name_values
 from reforg.verification.candidate.onnx.graph import Graph, Values, fits
 from reforg.verification.candidate.onnx.layers import WEIGHT, find
 from reforg.verification.candidate.onnx.norms import norms_of
@@ -23,7 +22,7 @@ from reforg.verification.candidate.onnx.steps import Steps, Tensors
 PROBE = 2  # images of the run that shows all tensors; with one, a graph may drop the axis of the batch
 EXACT = {"float64": 1e-9, "float32": 1e-4, "float16": 1e-2}  # root mean square by which equal values differ after a whole model
 APART = 10.0  # how much further off the second nearest value must be
-STEM_EPS = 1e-5
+BATCH_NORM_EPS = 1e-5
 
 
 @dataclass(frozen=True)
@@ -74,8 +73,7 @@ def _probed(session: Session, images: Values) -> tuple[Values, dict[str, Values]
 def _reference(weights: Mapping[str, Values], config: Config, images: Values) -> dict[str, Values]:
     """The trace of the images in float64 on NumPy."""
     recorder = Recorder(None)
-    forward: Any = vit.forward if isinstance(config, VitConfig) else shunted.forward
-    forward(weights, images.astype(np.float64), config, REFERENCE, recorder)
+    family_of(config).forward(weights, images.astype(np.float64), config, REFERENCE, recorder)
     return {name: np.asarray(value) for name, value in recorder.values.items()}
 
 
@@ -91,13 +89,8 @@ def _gains(weights: Mapping[str, Values], config: Config) -> dict[str, Values]:
         head, _, leaf = path.rpartition(".")
         norm = f"{head}.{int(leaf) + 1}" if leaf.isdigit() else ""
         if f"{norm}.running_var" in weights:
-            found[path] = weights[f"{norm}.weight"] / np.sqrt(weights[f"{norm}.running_var"] + STEM_EPS)
-    if isinstance(config, VitConfig) and config.init_values is not None:
-        for block in (f"blocks.{number}" for number in range(config.depth)):
-            for branch in config.branches:
-                found[f"{block}.attn{branch}.proj"] = weights[config.gain(block, 1, branch)]
-                found[f"{block}.mlp{branch}.fc2"] = weights[config.gain(block, 2, branch)]
-    return found
+            found[path] = weights[f"{norm}.weight"] / np.sqrt(weights[f"{norm}.running_var"] + BATCH_NORM_EPS)
+    return found | {path: weights[name] for path, name in gains(config).items()}
 
 
 def _logits(session: Session, tensors: Mapping[str, Values], wanted: Values) -> str:
