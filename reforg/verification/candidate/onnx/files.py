@@ -3,17 +3,16 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from reforg import shunted, vit
-from reforg.config import BATCH_NORM_EPS, Config, VitConfig
+from reforg.config import BATCH_NORM_EPS, Config
 from reforg.errors import ConfigError
+from reforg.families import family_of
 from reforg.models.model import Model
 from reforg.ops import REFERENCE, Recorder
 from reforg.verification.candidate.onnx import session as onnx_session
-from reforg.verification.candidate.onnx.families import name_values
+from reforg.verification.candidate.onnx.families import gains, name_values
 from reforg.verification.candidate.onnx.graph import Graph, Values, fits
 from reforg.verification.candidate.onnx.layers import WEIGHT, find
 from reforg.verification.candidate.onnx.norms import norms_of
@@ -44,15 +43,17 @@ def recorded(path: str, images: Values, model: Model) -> Recording:
     The model's weights tell the file's layers, whatever the model runs on. onnxruntime runs the file on the CPU, not optimised.
     Raises BackendError where a package is missing, and ConfigError for a file that cannot be read or run on the images.
     """
-    session = onnx_session.opened(Path(path), images)
+    session = onnx_session.open_session(Path(path), images)
     first, tensors = _probed(session, images)
     weights = {name: np.asarray(model.backend.to_numpy(value), np.float64) for name, value in model.weights.items()}
     trace = _reference(weights, model.config, first)
     graph = Graph(session.nodes, session.weights, tensors)
+    # The layers are the landmarks: whatever an exporter did, their weights can be known again. The rest is found from them.
     layers = find(graph, _matrices(weights), list(trace), _gains(weights, model.config))
     steps = Steps(graph, layers, norms_of(graph), {name: value.shape for name, value in trace.items()})
     logits = _logits(session, tensors, trace["logits"])
     name_values(steps, model.config, logits)
+    # Whatever is left is known by its values alone, and only where no second tensor comes near them.
     steps.found |= _by_value(steps, tensors, trace, logits)
     found = {name: steps.found[name] for name in trace if name in steps.found and _plausible(steps, name, trace[name])}
     values = _values(session, found, images, tensors, len(first))
@@ -73,8 +74,7 @@ def _probed(session: Session, images: Values) -> tuple[Values, dict[str, Values]
 def _reference(weights: Mapping[str, Values], config: Config, images: Values) -> dict[str, Values]:
     """The trace of the images in float64 on NumPy."""
     recorder = Recorder(None)
-    forward: Any = vit.forward if isinstance(config, VitConfig) else shunted.forward
-    forward(weights, images.astype(np.float64), config, REFERENCE, recorder)
+    family_of(config).forward(weights, images.astype(np.float64), config, REFERENCE, recorder)
     return {name: np.asarray(value) for name, value in recorder.values.items()}
 
 
@@ -91,12 +91,7 @@ def _gains(weights: Mapping[str, Values], config: Config) -> dict[str, Values]:
         norm = f"{head}.{int(leaf) + 1}" if leaf.isdigit() else ""
         if f"{norm}.running_var" in weights:
             found[path] = weights[f"{norm}.weight"] / np.sqrt(weights[f"{norm}.running_var"] + BATCH_NORM_EPS)
-    if isinstance(config, VitConfig) and config.init_values is not None:
-        for block in (f"blocks.{number}" for number in range(config.depth)):
-            for branch in config.branches:
-                found[f"{block}.attn{branch}.proj"] = weights[config.gain(block, 1, branch)]
-                found[f"{block}.mlp{branch}.fc2"] = weights[config.gain(block, 2, branch)]
-    return found
+    return found | {path: weights[name] for path, name in gains(config).items()}
 
 
 def _logits(session: Session, tensors: Mapping[str, Values], wanted: Values) -> str:

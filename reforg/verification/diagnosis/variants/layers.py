@@ -39,7 +39,7 @@ def gelu_sigmoid(net: Any, path: str, x: Uncertain) -> Any:
 
 @variant("gelu", "GELU: SiLU in its place")
 def silu(net: Any, path: str, x: Uncertain) -> Any:
-    """X sigmoid(x)."""
+    """x sigmoid(x)."""
     return net.trace(path, _elementwise(x, x.value * _sigmoid(x.value)))
 
 
@@ -102,12 +102,14 @@ def fitted_epsilon(net: Any, path: str, x: Uncertain, eps: float) -> Any:
     if got is None or got.shape != x.shape:
         raise Inapplicable
     weight, bias = net.parameters(path)
+    # A norm is a fixed direction times 1/sqrt(var + eps). Least squares find that factor for each token, and it tells the epsilon.
     centred = x.value - x.value.mean(axis=-1, keepdims=True)
     scaled = centred * weight.value
     ratio = np.sum((got - bias.value) * scaled, axis=-1) / np.maximum(np.sum(scaled * scaled, axis=-1), 1e-300)
     spread = np.mean(centred * centred, axis=-1)
     found = float(np.median(1 / np.maximum(ratio, 1e-150) ** 2 - spread))
     unsure = 2 * BIAS * unit(x.rounding.precision.sums) * float(np.median(spread + eps))  # by honest rounding of the deviation
+    # Within rounding of a usual one it is that one, and the variant that takes no number from the candidate says so.
     if any(abs(found - usual) < unsure for usual in EPSILONS):
         raise Inapplicable
     remark(net.session, f"epsilon about {_spelled(found, 2)}")
@@ -119,6 +121,7 @@ def unbiased(net: Any, path: str, x: Uncertain, eps: float) -> Any:
     """torch.var's default."""
     count = x.shape[-1]
     weight, bias = net.parameters(path)
+    # The same as the usual norm with a smaller weight and a smaller epsilon, whose error is known.
     factor = np.sqrt((count - 1) / count) if count > 1 else 1.0
     plain = net.ops.layer_norm(x, weight.moved(lambda part: part * factor), bias, eps * (count - 1) / count)
     return net.trace(path, plain)
@@ -139,7 +142,7 @@ def norm_without_bias(net: Any, path: str, x: Uncertain, eps: float) -> Any:
 
 @variant("layer_norm", "mean not subtracted (RMS norm)")
 def root_mean_square(net: Any, path: str, x: Uncertain, eps: float) -> Any:
-    """X / sqrt(mean x^2 + eps)."""
+    """x / sqrt(mean x^2 + eps)."""
     weight, bias = net.parameters(path)
     scale = np.sqrt(np.mean(x.value**2, axis=-1, keepdims=True) + eps)
     plain = net.ops.layer_norm(x, weight, bias, eps)
@@ -162,13 +165,13 @@ def overwritten(net: Any, path: str, x: Uncertain, eps: float = 1e-5) -> Any:
 
 @variant("linear", "bias dropped")
 def linear_without_bias(net: Any, path: str, x: Uncertain) -> Any:
-    """X W^T."""
+    """x W^T."""
     return net.trace(path, mapped(x, net.weights[f"{path}.weight"]))
 
 
 @variant("linear", "weight transposed")
 def transposed(net: Any, path: str, x: Uncertain) -> Any:
-    """X W where W is square; else the weight's values read in the order of its transpose."""
+    """x W where W is square; else the weight's values read in the order of its transpose."""
     weight, bias = net.parameters(path)
     rows, columns = weight.shape
     turned = weight.moved(lambda part: part.T if rows == columns else part.reshape(columns, rows).T)
