@@ -34,7 +34,7 @@ def run(files: dict[str, Path], folder: Path, canary: Path) -> dict[str, dict[st
     while left := [(name, str(path)) for name, path in files.items() if name not in found]:
         (folder / "results").unlink(missing_ok=True)
         done = subprocess.run(
-            [sys.executable, hostile.__file__, str(folder), str(canary)],
+            [sys.executable, str(Path(hostile.__file__).parent), str(folder), str(canary)],
             input=json.dumps(left),
             capture_output=True,
             text=True,
