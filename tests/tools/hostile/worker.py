@@ -8,9 +8,10 @@ import os
 import resource
 import shutil
 import sys
-import time
 from pathlib import Path
 from typing import Any
+
+import clock
 
 from hostile.honest import controls
 
@@ -50,9 +51,9 @@ def attempt(path: str) -> dict[str, Any]:
 
 def examined(path: str, canary: Path) -> dict[str, Any]:
     forget_peak()
-    before, begin = status("VmRSS"), time.perf_counter()
+    before, begin = status("VmRSS"), clock.now()
     told = attempt(path)
-    told |= {"seconds": time.perf_counter() - begin, "peak": peak(), "grown": peak() - before, "executed": os.path.lexists(canary)}
+    told |= {"seconds": clock.now() - begin, "peak": peak(), "grown": peak() - before, "executed": os.path.lexists(canary)}
     if told["executed"]:
         remove(canary)
     return told
