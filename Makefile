@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 ORACLE = .venv-oracle
 SIDE_BY_SIDE = -n auto --dist worksteal
 
-.PHONY: demo test full lint types docs libraries oracle evidence performance wheel clean
+.PHONY: demo test full slow lint types docs libraries oracle evidence performance wheel clean
 
 demo: $(VENV)/installed  ## classify real images with three trained models, draw what EViT kept
 	$(BIN)/reforg demo
@@ -43,6 +43,10 @@ docs: $(VENV)/tested  ## code in the pages is the source's, links lead somewhere
 libraries: $(VENV)/tested  ## the default tests of models and operations on torch and JAX too (CPU builds)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "torch==2.13.0" "jax>=0.5"
 	$(BIN)/python -m pytest -q $(SIDE_BY_SIDE) --full --libraries numpy,numpy-readonly,strict,torch,jax,jax-jit
+
+slow: $(VENV)/tested  ## tests that take minutes: peers that compile and export
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[peers,cpu,test]"
+	$(BIN)/python -m pytest -q --full -m slow
 
 oracle:  ## timm's and transformers' own modules against ours; several GB of packages
 	$(PYTHON) -m venv $(ORACLE)
