@@ -3,14 +3,18 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 ORACLE = .venv-oracle
+SIDE_BY_SIDE = -n auto --dist worksteal
 
-.PHONY: demo test lint types docs libraries oracle evidence performance wheel clean
+.PHONY: demo test full slow lint types docs libraries oracle evidence performance wheel clean
 
 demo: $(VENV)/installed  ## classify real images with three trained models, draw what EViT kept
 	$(BIN)/reforg demo
 
 test: $(VENV)/tested  ## the default tests: no torch, no JAX, no GPU
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q $(SIDE_BY_SIDE)
+
+full: $(VENV)/tested  ## what `make test` leaves out: the cases marked `full`
+	$(BIN)/python -m pytest -q $(SIDE_BY_SIDE) --full -m full
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -38,7 +42,11 @@ docs: $(VENV)/tested  ## code in the pages is the source's, links lead somewhere
 
 libraries: $(VENV)/tested  ## the default tests of models and operations on torch and JAX too (CPU builds)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "torch==2.13.0" "jax>=0.5"
-	$(BIN)/python -m pytest -q --libraries numpy,numpy-readonly,strict,torch,jax,jax-jit
+	$(BIN)/python -m pytest -q $(SIDE_BY_SIDE) --full --libraries numpy,numpy-readonly,strict,torch,jax,jax-jit
+
+slow: $(VENV)/tested  ## tests that take minutes: peers that compile and export
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[peers,cpu,test]"
+	$(BIN)/python -m pytest -q --full -m slow
 
 oracle:  ## timm's and transformers' own modules against ours; several GB of packages
 	$(PYTHON) -m venv $(ORACLE)

@@ -65,9 +65,11 @@ class Part:
 PARTS = {
     "costs": Part(("tests/tools/published_costs.py",), whole),
     "oracle": Part(("-m", "pytest", "-q", "-c", "pyproject.toml", "tests/oracle"), last_lines),
-    "tests": Part(("-m", "pytest", "-q"), last_lines),
-    "libraries": Part(("-m", "pytest", "-q", "--libraries", LIBRARIES), last_lines),
-    "properties": Part(("-m", "pytest", "-q", "tests/properties", "--libraries", LIBRARIES, "--examples", "3"), last_lines),
+    "tests": Part(("-m", "pytest", "-q", "-n", "auto"), last_lines),
+    "libraries": Part(("-m", "pytest", "-q", "-n", "auto", "--full", "--libraries", LIBRARIES), last_lines),
+    "properties": Part(
+        ("-m", "pytest", "-q", "-n", "auto", "tests/properties", "--libraries", LIBRARIES, "--examples", "3"), last_lines
+    ),
     "broken": Part(("tests/properties/broken.py",), caught),
     "traps": Part(("tests/tools/traps.py",), caught),
     "mutants": Part(("tests/tools/mutants", "--page", "docs/mutants.md"), by_file),

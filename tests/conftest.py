@@ -3,18 +3,28 @@
 NumPy, NumPy with read-only inputs and array-api-strict are always there. torch and JAX (eagerly and under jit) join
 where they are installed; `--libraries` names exactly those to test, and fails where one is missing. CuPy runs behind
 the marker `gpu`.
+
+Where tests run side by side (`-n auto`), BLAS has one thread in each worker and in what a worker starts: threads of several
+processes that wait for one another on the same cores take many times as long. Tests of threads ask for `all_blas_threads`.
+Kernels that are not kept yet are compiled once, ahead of the workers, which wait for them.
 """
 
 import importlib.util
+import os
 import random
+import subprocess
+import sys
+import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
 import pytest
+import threadpoolctl
 
 HERE = Path(__file__).parent
 ALWAYS = ("numpy", "numpy-readonly", "strict")
@@ -24,7 +34,10 @@ OF_NO_LIBRARY = {  # files, the Hub, pictures, pages, commands: the same with an
     *("images/test_images.py", "test_families.py", "test_files.py", "test_house.py", "test_layering.py", "test_mutants.py"),
     *("verification/test_reports.py", "weights/test_fuzz.py", "weights/test_hostile.py", "weights/test_hub.py"),
 }
+THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")  # which NumPy and torch read when they are loaded, as NumPy is by now
+BLAS = threadpoolctl.ThreadpoolController().select(user_api="blas").lib_controllers
 GRADIENTS = ("torch", "jax-jit")  # libraries that differentiate; tests marked `gradient` run on these
+COMPILING = pytest.StashKey[Path]()
 SEEN: Counter[str] = Counter()
 TRIED: Counter[str] = Counter()
 PROPERTIES: set[str] = set()
@@ -119,6 +132,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         " (default: all installed, and all tests)",
     )
     parser.addoption(
+        "--full",
+        action="store_true",
+        help="run the cases marked `full` too, and every property with as many examples as its library has time for",
+    )
+    parser.addoption(
         "--examples",
         type=int,
         default=0,
@@ -138,12 +156,38 @@ def chosen(config: pytest.Config) -> list[str]:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "gradient: runs on the libraries that differentiate")
     config.addinivalue_line("markers", "without(*libraries): does not run on these, for which it takes too long")
+    if config.getoption("numprocesses", 0) and importlib.util.find_spec("numba"):
+        config.stash[COMPILING] = compile_ahead()
+    if hasattr(config, "workerinput"):
+        for name in THREADS:
+            os.environ.setdefault(name, "1")
     if config.getoption("--examples") and config.getoption("--hypothesis-seed") is None:
         config.option.hypothesis_seed = str(random.randrange(2**32))
     wanted = chosen(config)
     missing = [name for name in wanted if name not in installed()]
     if missing:
         raise pytest.UsageError(f"--libraries asks for {', '.join(missing)}, which is not installed")
+
+
+def compile_ahead() -> Path:
+    """Begin to compile numba's kernels, where none are kept; the file that is locked until they are."""
+    import fcntl
+
+    lock, name = tempfile.mkstemp(prefix="reforg-kernels-")
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    subprocess.Popen([sys.executable, "-c", "from reforg_numpy.library import kernels; kernels()"], pass_fds=[lock])
+    os.close(lock)  # the lock is held as long as the other process has the file
+    return Path(name)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    node.workerinput["compiling"] = str(node.config.stash.get(COMPILING, ""))
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if COMPILING in config.stash:
+        config.stash[COMPILING].unlink()
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
@@ -170,10 +214,14 @@ ABSENT = {("lib", "strict", "float16"), ("backend", "cupy", "bfloat16")}
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out dtypes that a library does not have; tests marked `gpu` say why they do not run where no device answers."""
-    impossible = [item for item in items if any(_asks_for(item, *absent) for absent in ABSENT) or _left_out(item)]
+    """Leave out dtypes that a library does not have, and cases marked `full` without `--full`.
+
+    Tests marked `gpu` say why they do not run where no device answers.
+    """
+    impossible = [item for item in items if any(_asks_for(item, *absent) for absent in ABSENT) or _left_out(item, config)]
     config.hook.pytest_deselected(items=impossible)
-    items[:] = [item for item in items if item not in impossible]
+    kept = set(items) - set(impossible)
+    items[:] = [item for item in items if item in kept]
     marked = [item for item in items if item.get_closest_marker("gpu")]
     reason = _no_gpu() if marked else ""
     for item in marked:
@@ -186,8 +234,10 @@ def _asks_for(item: pytest.Item, role: str, name: str, dtype: str) -> bool:
     return params.get(role) == name and params.get("dtype") == dtype
 
 
-def _left_out(item: pytest.Item) -> bool:
-    """Whether the test's marks leave out its library: it wants gradients, or names the library as one that takes too long."""
+def _left_out(item: pytest.Item, config: pytest.Config) -> bool:
+    """Whether its marks leave it out: it is a further case, wants gradients, or names the library as one that takes too long."""
+    if item.get_closest_marker("full") and not config.getoption("--full"):
+        return True
     library = getattr(getattr(item, "callspec", None), "params", {}).get("lib")
     without = item.get_closest_marker("without")
     lacking = item.get_closest_marker("gradient") is not None and library not in GRADIENTS
@@ -204,6 +254,41 @@ def _no_gpu() -> str:
     except cupy.cuda.runtime.CUDARuntimeError as error:
         return f"needs a CUDA device: {error}"
     return ""
+
+
+def set_blas_threads(*counts: int) -> None:
+    """From a thread that ends: what a thread sets while it lives, no other can change for it."""
+    setting = Thread(target=lambda: [library.set_num_threads(count) for library, count in zip(BLAS, counts, strict=True)])
+    setting.start()
+    setting.join()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kernels(request: pytest.FixtureRequest) -> None:
+    """A worker begins when the kernels are compiled that another process is compiling for all of them."""
+    if name := getattr(request.config, "workerinput", {}).get("compiling"):
+        import fcntl
+
+        with Path(name).open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def blas_threads_before(request: pytest.FixtureRequest) -> list[int]:
+    """As many as BLAS has; in a worker it has one from here on."""
+    before = [library.get_num_threads() for library in BLAS]
+    if hasattr(request.config, "workerinput"):
+        set_blas_threads(*[1] * len(BLAS))
+    return before
+
+
+@pytest.fixture
+def all_blas_threads(blas_threads_before: list[int]) -> Iterator[None]:
+    """BLAS has all of its threads meanwhile."""
+    now = [library.get_num_threads() for library in BLAS]
+    set_blas_threads(*blas_threads_before)
+    yield
+    set_blas_threads(*now)
 
 
 @pytest.fixture

@@ -18,7 +18,8 @@ from reforg import create_model
 from reforg.catalog.synthetic import images as synthetic_images
 from reforg.catalog.synthetic import uniform
 from reforg.models.backend import Ops, installed, load
-from reforg.ops import REFERENCE, pieces, record
+from reforg.ops import REFERENCE, pieces
+from reforg.ops import network as record
 
 FRAMEWORKS = {"numpy": "numpy", "torch": "torch", "jax": "jax", "cupy": "cupy"}
 MARKS = {"cupy": [pytest.mark.gpu]}

@@ -22,6 +22,7 @@ from reforg_numpy import batches
 WIDE = batches.CACHED  # bytes an image, so that every image is a part of its own
 SMALL = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 3, "num_heads": 2, "num_classes": 5, "drop_loc": (0, 2)}
 STAGES = {"embed_dims": (8, 16, 24, 32), "depths": (1,) * 4, "num_heads": (2, 2, 4, 4), "mlp_ratios": (2,) * 4, "num_classes": 5}
+pytestmark = pytest.mark.usefixtures("all_blas_threads")
 
 
 class Pair(NamedTuple):
@@ -199,7 +200,8 @@ assert set(batches.run(fork, numbers[:2], batches.CACHED).ravel()) == {0}
 def test_a_child_forked_in_the_middle_of_a_batch_has_its_blas_back():
     """In a process of its own: torch and JAX, where they are loaded, have threads of their own that no fork survives."""
     command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKING]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    environment = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
+    done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
 
 

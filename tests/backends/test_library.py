@@ -229,7 +229,7 @@ def with_all_imported(*paths):
     return with_all_imported(*paths, *more) if more else paths
 
 
-SOURCES = with_all_imported(Path(library.__file__).parent / "kernels" / "entry.py")
+SOURCES = sorted(with_all_imported(Path(library.__file__).parent / "kernels" / "entry.py"))
 
 
 @pytest.mark.parametrize("changed", [Path(library.__file__), *SOURCES], ids=lambda path: path.name)

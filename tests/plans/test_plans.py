@@ -18,6 +18,7 @@ import time
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from functools import cache
 
 import numpy as np
 import pytest
@@ -115,6 +116,21 @@ def truth(case):
     return made(case, dtype="float64", ops="reference")
 
 
+def results_of(model, case):
+    images = pictures(case, 5)
+    return model(images), model.features(images), *model.answer(images)
+
+
+@cache
+def exact_results(case):
+    return results_of(truth(case), case)
+
+
+@cache
+def rounded_results(case):
+    return results_of(made(case, ops="reference"), case)
+
+
 def distance(got, wanted):
     assert got.shape == wanted.shape
     return np.abs(got - wanted).max(initial=0.0) / (np.abs(wanted).max(initial=0.0) or 1.0)
@@ -139,11 +155,7 @@ def test_every_step_makes_the_intermediate_whose_name_it_has(engine, case, monke
 
 @pytest.mark.parametrize("case", CASES)
 def test_logits_features_and_answers_are_the_reference_s(engine, count, case):
-    results = [
-        (model(images), model.features(images), *model.answer(images))
-        for model in (made(case, ops=engine), truth(case), made(case, ops="reference"))
-        for images in [pictures(case, 5)]
-    ]
+    results = [results_of(made(case, ops=engine), case), exact_results(case), rounded_results(case)]
     for got, exact, rounded in zip(*results, strict=True):  # one case is as sensitive as LIMIT to the reference's own rounding
         assert distance(got, exact) < max(LIMIT, 2 * distance(rounded, exact))
 
@@ -402,7 +414,7 @@ def test_several_threads_of_the_caller_s_get_their_own_results(engine):
         assert distance(mine, single) < LIMIT
 
 
-def test_blas_keeps_the_threads_that_the_caller_gave_it(engine):
+def test_blas_keeps_the_threads_that_the_caller_gave_it(engine, all_blas_threads):
     controller = threadpoolctl.ThreadpoolController().select(user_api="blas")
     model, images = made("vit", ops=engine), pictures("vit", 8)
     with controller.limit(limits=1):

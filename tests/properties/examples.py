@@ -1,5 +1,7 @@
 """`@prop`: a property, written once and tried on every array library, with as many examples as that library has time for.
 
+Properties of whole models (`HEAVY`) try four examples in ten, unless `--full` asks for all.
+
 The examples are the same at every run, unless `--examples N` asks for N times as many new ones; their seed then stands
 in the header and beside the counterexample, and `--hypothesis-seed` repeats them.
 """
@@ -14,6 +16,7 @@ from hypothesis import HealthCheck, Phase, given, note, seed, settings
 from hypothesis.strategies import SearchStrategy
 
 TRIES = {"numpy": 25, "numpy-readonly": 5, "strict": 8, "torch": 15, "jax": 2, "jax-jit": 3, "cupy": 5}
+HEAVY = ("test_models", "test_planned", "test_precision")
 SLOW = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.large_base_example]
 
 
@@ -51,10 +54,13 @@ def prop(most: int = 1000, **drawn: Any) -> Callable[[Callable[..., None]], Call
                     note(f"--examples {times} --hypothesis-seed {number}")
                 check(lib, **examples)
 
+            number_of_examples = min(TRIES[lib.name], most) * (times or 1)
+            if check.__module__.rpartition(".")[2] in HEAVY and not (times or request.config.getoption("--full")):
+                number_of_examples = -(-number_of_examples * 4 // 10)
             strategies = {name: value if isinstance(value, SearchStrategy) else value(lib) for name, value in drawn.items()}
             search = given(**strategies)(counted)
             search = settings(
-                max_examples=min(TRIES[lib.name], most) * (times or 1), derandomize=number is None, deadline=None, database=None,
+                max_examples=number_of_examples, derandomize=number is None, deadline=None, database=None,
                 phases=(Phase.generate, Phase.shrink), suppress_health_check=SLOW,
             )(search)  # fmt: skip
             with compiled_in_haste(lib):

@@ -51,7 +51,7 @@ MUTATIONS = [  # trap, what the port does instead, file, source, mutant
     ("17", "no batch norm at the stem's end", "vit.py", 'x = net.batch_norm(f"{path}.7", net.conv2d(f"{path}.6", net.gelu(f"{path}.5", x), stride=2))', 'x = net.conv2d(f"{path}.6", net.gelu(f"{path}.5", x), stride=2)'),
     ("17", "ReLU in the stem", "vit.py", 'net.gelu(f"{path}.2", x)', 'net.relu(f"{path}.2", x)'),
     ("19", "inner norms with epsilon 1e-6", "config.py", "SHUNTED_STEM_EPS = 1e-5", "SHUNTED_STEM_EPS = 1e-6"),
-    ("19", "block norms with epsilon 1e-5", "config.py", "    norm_eps: float = 1e-6\n\n    def __post_init__(self) -> None:\n        _freeze(self)\n        check_count(\"in_chans\"", "    norm_eps: float = 1e-5\n\n    def __post_init__(self) -> None:\n        _freeze(self)\n        check_count(\"in_chans\""),
+    ("19", "block norms with epsilon 1e-5", "config.py", "    norm_eps: float = 1e-6\n\n    def", "    norm_eps: float = 1e-5\n\n    def"),
     ("19", "batch norm with epsilon 1e-6", "ops/network.py", "eps: float = BATCH_NORM_EPS", "eps: float = 1e-6"),
     ("20", "the halves of the heads exchanged", "shunted.py", "branch * group : (branch + 1) * group", "(1 - branch) * group : (2 - branch) * group"),
     ("20", "no norm and GELU at ratio 1", "shunted.py", 'return net.gelu(f"{path}.act@{number - 1}", x)', 'return (x if ratio == 1 else net.gelu(f"{path}.act@{number - 1}", x))'),

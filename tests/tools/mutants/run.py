@@ -111,6 +111,7 @@ def environment(folder: Path) -> dict[str, str]:
         "HOME": str(folder / "temporary"),
         "TMPDIR": str(folder / "temporary"),
         "OPENBLAS_NUM_THREADS": "1",
+        "REFORG_CACHE": str(folder.parent / "kernels"),  # compiled once, not for every mutant
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONHASHSEED": "0",
         "REFORG_SHARED": str(shared),
