@@ -1,4 +1,4 @@
 """ONNX files as candidates: run by onnxruntime, their nodes matched with the steps of the reference.
 
-Start with `files`.
+May import models, the error model and what stands below them, onnx and onnxruntime. Start with `files`, which calls the rest.
 """

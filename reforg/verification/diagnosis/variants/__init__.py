@@ -2,6 +2,7 @@
 
 A variant is a function with the signature of the step that it replaces, and a label. Where one of them, given the candidate's own
 values, makes what the candidate has, it is the explanation. A new one is a few lines in one of the tables of this package.
+May import replay, the error model and the model files. Start with `table`, then `layers`, whose variants are the smallest.
 """
 
 import reforg.verification.diagnosis.variants.attention
