@@ -118,6 +118,7 @@ def _explained_everywhere(outcome: _Outcome, far: Observation, images: Any) -> _
 
     One image tells as much as all of them. Each variant is looked at without variances first.
     """
+    # Replays of the whole model cost most of all. A first look, at one image and without variances, rules out nearly all variants.
     session, one = outcome.session, slice(1)
     others = {fault.name for fault in outcome.faults} - {far.name}
     before = _squares(from_the_start(session, {}, one, plain=True), far.name, images[one])

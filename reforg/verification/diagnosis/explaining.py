@@ -58,6 +58,9 @@ class Trial:
 def _nearest(trials: list[Trial]) -> Trial:
     """The best of the trials; one that takes a number from the candidate only if no other comes as near."""
     plain, fitted = ([trial for trial in trials if trial.variant.fitted is which] for which in (False, True))
+    # Some mistakes look the same on these values: epsilons far below the variance, say. What stands first in the table is the
+    # likelier one. A number that is taken from the candidate always fits best, so such a variant must be better by more than
+    # rounding is.
     best = min(plain or fitted, key=lambda trial: trial.error)
     best = next(trial for trial in plain or fitted if trial.error <= best.error * SAME)
     better = [trial for trial in fitted if (best.error - trial.error) * trial.count > MOST**2]
@@ -83,11 +86,11 @@ def _trial(attempt: Attempt, observation: Observation, call: Call, variant: Vari
     return None if observation.supplied or outcome.faults else Trial(variant, 1.0, 1, remark)
 
 
-def _nearer(trial: Comparison, before: Comparison) -> bool:
+def _nearer(after: Comparison, before: Comparison) -> bool:
     """Whether a variant brings the prediction nearer to the candidate, and not merely widens its limit."""
     if before.got.shape != before.predicted.shape:
         return True
-    return trial.squares < NEARER * before.squares
+    return after.squares < NEARER * before.squares
 
 
 def _scope(call: Call, observation: Observation, unit: Call) -> Call:

@@ -14,6 +14,8 @@ def independent(log: Iterable[Observation]) -> list[Observation]:
     """The faults of a record that no earlier fault accounts for, in the order of execution."""
     found: list[Observation] = []
     doubtful: dict[Key, Key | None] = {}
+    # A value beyond its limit is left out where it was made from a step that an earlier fault may lie in, of another unit, and that
+    # the candidate shows no result of: then it is wrong because that step was, for all that anybody can tell.
     for entry in log:
         if entry.passed or any(doubtful[key] != entry.unit for key in entry.carries if key in doubtful):
             continue

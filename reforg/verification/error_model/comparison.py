@@ -56,6 +56,8 @@ def compared(name: str, got: Values, predicted: Uncertain, own: npt.NDArray[np.f
     result = _against_limits(name, value, predicted, own, note)
     if result.passed or value.shape != predicted.shape:
         return result
+    # No shape tells whether two axes of one length are exchanged. Only a value that is wrong as it stands is turned, since a right
+    # one must not be read in another way that happens to fit as well.
     for other, exchanged in turned(value, predicted.value):
         again = _against_limits(name, np.ascontiguousarray(other), predicted, own, exchanged)
         if again.passed:
@@ -96,6 +98,8 @@ def _extreme(errors: Values, variance: npt.NDArray[np.floating], rounding: Round
         shares = squares / variance
     flat = int(np.argmax(shares))
     most, mean = float(np.sqrt(shares.flat[flat])), float(np.sqrt(np.mean(shares, dtype=np.float64)))
+    # Two tests. One element far beyond its own deviation is a fault, and so are many elements that are each within it but too far
+    # from zero together: a mistake that is spread thinly over the whole value.
     allowed = MEAN + SHORT / np.sqrt(shares.size)
     if mean > allowed and most <= MOST:
         error = float(np.sqrt(np.mean(squares, dtype=np.float64)))

@@ -19,6 +19,8 @@ def fitted(got: Values, wanted: Values) -> tuple[Values, str]:
     """
     if got.shape == wanted.shape:
         return got, ""
+    # Shapes alone may fit two layouts (as many heads as tokens). The nearer one is the value's: a wrong layout is as far off as
+    # noise.
     found = [(moved, note) for moved, note in _layouts(got, wanted.shape) if moved.shape == wanted.shape]
     if not found:
         return got, ""

@@ -28,6 +28,8 @@ def _product(x: Uncertain, count: int, y: Values, apply: Any) -> Uncertain:
     rounding = x.rounding
     if rounding.plain:
         return Uncertain(y, None, rounding)
+    # Each term is off by the rounding of its two factors, and each partial sum by its own. Errors of the terms are independent,
+    # so their variances add up as the terms' squares do: one more product, with squared weights.
     share = rounding.kind(2 * rounding.operand + rounding.sums * count / 2)
     inner = rounding.squares(x.value) * share
     variance = apply(inner if x.variance is None else inner + x.variance)

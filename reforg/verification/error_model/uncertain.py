@@ -29,6 +29,8 @@ class Rounding:
 
     def __init__(self, precision: Precision, plain: bool = False) -> None:
         self.plain = plain
+        # All that follows is variances of relative errors. Rules add them up, and multiply them by the squares of what they are
+        # relative to.
         own = 2.0 if precision.name == "float64" else 1.0  # where the replay, in float64, rounds as much as the port
         self.precision = precision
         self.operand, self.product, self.stored, self.sums = (
@@ -126,6 +128,7 @@ class Uncertain:
 
     def carrying(self, *tags: frozenset[tuple[str, str]]) -> "Uncertain":
         """This, which also comes from these steps; what is exact comes from none."""
+        # Behind a value that the candidate holds nothing is inherited: what it is wrong by was told where it was compared.
         if self.variance is not None:
             self.carries = self.carries.union(*tags)
         return self

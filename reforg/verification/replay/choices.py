@@ -58,12 +58,14 @@ class Settled:
 
 def settled(session: Session, images: Uncertain) -> Settled:
     """What keeps values of the candidate within their limits that are beyond them after a replay; nothing where that is not so."""
+    # Each round takes the first value that is wrong behind a choice which nothing shows. Either a choice is found that agrees with
+    # it, and the next round goes on behind it, or the value is doubtful and never looked at again: so the rounds come to an end.
     found = Settled()
     while (where := _open(session, found.doubtful)) is not None:
         name, paths = where
-        trial = _agreeing(session, images, found, name, paths)
-        session = trial or session
-        if trial is None:
+        agreed = _agreeing(session, images, found, name, paths)
+        session = agreed or session
+        if agreed is None:
             found.doubtful[name] = [path for path in paths if _unsure(session, path)]
     return found
 
@@ -90,6 +92,7 @@ def _block(name: str) -> float:
 def _agreeing(session: Session, images: Uncertain, found: Settled, name: str, paths: list[str]) -> Session | None:
     """A replay in which the value is within its limit, and so are those before it; what it takes is then among what was found."""
     search = _Search(session, images, found, name)
+    # First other draws of the scores. Each is followed once more with its rows in the order in which the candidate's stand.
     for drawn in _draws(session, paths):
         choices: dict[str, Choice] | None = drawn
         while choices is not None:
@@ -99,6 +102,7 @@ def _agreeing(session: Session, images: Uncertain, found: Settled, name: str, pa
             choices = _in_order(choices, paths[-1], comparison, session)
         if search.agreed is not None:
             return search.agreed
+    # Each image chose for itself. Where no draw was right for all of them, the best of each may be.
     if len(search.tried) > 1:
         search.take(_mixed(search.tried, paths))
     return search.agreed or search.undecided()
@@ -117,39 +121,42 @@ class _Search:
 
     def take(self, choices: dict[str, Choice]) -> Comparison | None:
         """The comparison under these choices, which are what was looked for if it and those before it are within their limits."""
-        trial = _replayed_whole(self.found.session(self.session, choices), self.images)
-        comparison = self._of(trial)
+        again = _replayed_whole(self.found.session(self.session, choices), self.images)
+        comparison = self._of(again)
         if comparison is None or comparison.got.shape != comparison.predicted.shape:
             return None
         self.tried.append((choices, comparison))
-        if self._faults(trial) <= self._faults(self.session) - {self.name}:
+        # A choice that mends this value and breaks one before it is none that the candidate can have made.
+        if self._faults(again) <= self._faults(self.session) - {self.name}:
             self.found.choices |= choices
-            self.agreed = trial
+            self.agreed = again
         return comparison
 
     def undecided(self) -> Session | None:
         """A replay that allows the value to be as far off as other choices have it, if that is far enough."""
         if len(self.tried) < FEWEST:
             return None
-        choices, _ = min(self.tried, key=lambda trial: trial[1].squares)
+        choices, _ = min(self.tried, key=lambda pair: pair[1].squares)
+        # Draws by rounding differ from each other about as much as the candidate differs from any: their variance is what an honest
+        # choice may do to this value. A mistake smaller than that would not be seen, and a note of the report says so.
         variance = np.var(np.stack([comparison.predicted.value for _, comparison in self.tried]), axis=0, ddof=1)
         widest = np.max(variance.reshape(len(variance), -1), axis=1)
         wider = np.broadcast_to(widest.reshape(-1, *[1] * (variance.ndim - 1)), variance.shape)
         found = Settled(self.found.choices | choices, self.found.allowed | {self.name: wider})
-        trial = _replayed_whole(found.session(self.session), self.images)
-        comparison = self._of(trial)
+        again = _replayed_whole(found.session(self.session), self.images)
+        comparison = self._of(again)
         if comparison is None or not comparison.passed:
             return None
         self.found.choices, self.found.allowed = found.choices, found.allowed
-        return trial
+        return again
 
-    def _of(self, trial: Session) -> Comparison | None:
-        return next((entry.comparison for entry in trial.log if entry.supplied and entry.name == self.name), None)
+    def _of(self, session: Session) -> Comparison | None:
+        return next((entry.comparison for entry in session.log if entry.supplied and entry.name == self.name), None)
 
-    def _faults(self, trial: Session) -> set[str]:
+    def _faults(self, session: Session) -> set[str]:
         """What is beyond its limit, up to and with the value."""
-        last = next(number for number, entry in enumerate(trial.log) if entry.name == self.name and trial.holds(self.name))
-        return {entry.name for entry in trial.log[: last + 1] if not entry.passed}
+        last = next(number for number, entry in enumerate(session.log) if entry.name == self.name and session.holds(self.name))
+        return {entry.name for entry in session.log[: last + 1] if not entry.passed}
 
 
 def _replayed_whole(session: Session, images: Uncertain) -> Session:

@@ -21,6 +21,7 @@ def after_attention(session: Session, path: str) -> Uncertain | None:
 
 def before_attention(session: Session, path: str) -> Uncertain | None:
     """[B, N, C]: what came into a block that drops no tokens; None where the candidate lacks what tells."""
+    # What a block that drops tokens read cannot be told from what it returned: there is no sum over tokens that are gone.
     tokens = after_attention(session, path)
     return None if tokens is None else _less(session, tokens, path, "attn", 1)
 

@@ -67,6 +67,8 @@ def rows_by_value(
     special, total = config.num_special, tokens.shape[1]
     every = tokens if fused is None else tokens.rounding.concat([tokens, fused], axis=1)
     views = list(_views(session, path, every, config) if becomes is None else _as_rows(session, every, becomes))
+    # A value may hold rows so close to each other, for its rounding, that two tokens could be told for one another. A later value
+    # may keep them apart: so all views are looked at, until one is sharp enough that no other can be right.
     best, sharpest = None, -1.0
     for predicted, got in views:
         single = predicted[:, :total, :]
@@ -117,6 +119,8 @@ def _views(session: Session, path: str, tokens: Uncertain, config: VitConfig) ->
         yield tokens, hidden
     if not any(session.holds(follower) for follower in _followers(path, config)):
         return
+    # The reference's own MLP and the next norm, of every token that came in: what they make of the token that a row is, the row
+    # holds.
     recorder = Recorder()
     net = Network(session.weights, OPERATIONS, recorder)
     recorder(path, feed_forward(net, path, tokens, config))
@@ -196,6 +200,7 @@ def _paired(tokens: Uncertain, rows: Uncertain, numbers: Indices) -> Indices:
 def _one_each(distances: Values) -> Indices:
     """[K, K] -> for each row a column, each once, nearest pairs first."""
     taken, free = np.full(len(distances), -1), np.ones(len(distances), dtype=bool)
+    # Not the best sum of distances, which an assignment would give: pairs that are certain come first, and leave less to the rest.
     for pair in np.argsort(distances, axis=None, kind="stable"):
         row, column = divmod(int(pair), distances.shape[1])
         if taken[row] < 0 and free[column]:
@@ -220,6 +225,8 @@ def _nearest(predicted: Uncertain, rows: Uncertain, special: int, nearness: Near
     for first, last in ((0, special), (special, distances.shape[1])):
         nearest = first + np.argmin(distances[:, first:last], axis=1)
         found = np.where(nearness(predicted[nearest], rows, nearest, distances), nearest, found)
+    # The fused token may be near enough to one that was dropped to be taken for it. No token is kept twice, so of a pair of rows
+    # that are the same token the farther one is the fused.
     if fuses and np.all(found != FUSED):
         twice = np.flatnonzero(np.bincount(found)[found] > 1)
         far = distances[twice, found[twice]]

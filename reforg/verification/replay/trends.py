@@ -51,9 +51,12 @@ def of_epsilon(comparison: Comparison, session: Session, path: str, x: Any, eps:
     scaled = comparison.predicted.value - bias
     spread = np.var(x.value, axis=-1, keepdims=True) + eps
     direction, variance = scaled / (-2 * spread), variance_of(comparison.predicted)
+    # Rounding scatters the tokens' errors along this direction, and another epsilon moves them all to the same side of it.
     found = trend(comparison.got - comparison.predicted.value, direction, scaled, variance)
     if found is None or abs(found.amount) <= MOST * found.deviation:
         return None
+    # Before it counts, whatever an honest port rounds alike in many tokens is added to the deviation, since that does not average
+    # out.
     weights = np.asarray(1 / np.mean(variance, axis=-1, keepdims=True, dtype=np.float64))
     rounding = np.sqrt(3 * comparison.predicted.relative) * alike(comparison.got, direction, scaled, bias, weights)
     carried = 0.0 if x.variance is None else _carried(x, direction, np.asarray(gain / np.sqrt(spread)), weights)
