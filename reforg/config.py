@@ -30,7 +30,8 @@ class Config:
     norm_eps: float
 
     def __post_init__(self) -> None:
-        _freeze(self)
+        for field in fields(self):
+            object.__setattr__(self, field.name, _frozen(getattr(self, field.name)))
         check_count("in_chans", self.in_chans, 1)
         check_count("num_classes", self.num_classes, 0)
         check_size(self.img_size)
@@ -284,13 +285,8 @@ def _check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:
         raise ConfigError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
 
 
-def _freeze(config: Config) -> None:
-    """Lists become tuples and numbers Python's own, so that a config can be compared, hashed and written as JSON."""
-    for field in fields(config):
-        object.__setattr__(config, field.name, _frozen(getattr(config, field.name)))
-
-
 def _frozen(value: Any) -> Any:
+    """Lists as tuples and numbers as Python's own, so that a config can be compared, hashed and written as JSON."""
     if isinstance(value, list | tuple):
         return tuple(_frozen(one) for one in value)
     if isinstance(value, bool | str):

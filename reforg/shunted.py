@@ -9,7 +9,7 @@ Shapes: B images, N tokens of a stage in row order over its grid, C channels, h 
 from collections.abc import Mapping
 
 from reforg.arrays import Array, namespace
-from reforg.config import SHUNTED_STEM_EPS, ShuntedConfig
+from reforg.config import BATCH_NORM_EPS, SHUNTED_STEM_EPS, ShuntedConfig
 from reforg.errors import ShapeError
 from reforg.ops import (
     REFERENCE,
@@ -89,7 +89,7 @@ def stem(net: Network, images: Array, config: ShuntedConfig) -> tuple[Array, Gri
     x, position = images, 0
     for kernel_stride, padding in ((2, 3), *((1, 1),) * config.num_conv):
         x = net.conv2d(f"{path}.conv.{position}", x, kernel_stride, padding)
-        x = net.relu(f"{path}.conv.{position + 2}", net.batch_norm(f"{path}.conv.{position + 1}", x))
+        x = net.relu(f"{path}.conv.{position + 2}", net.batch_norm(f"{path}.conv.{position + 1}", x, BATCH_NORM_EPS))
         position += 3
     check_covered(net, f"{path}.conv.{position}", x, 2)
     x = net.trace(f"{path}.conv", net.conv2d(f"{path}.conv.{position}", x, 2))

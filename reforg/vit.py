@@ -10,7 +10,7 @@ Shapes: B images, N tokens (special ones first), C channels, H heads.
 from collections.abc import Mapping
 
 from reforg.arrays import Array, namespace
-from reforg.config import VitConfig
+from reforg.config import BATCH_NORM_EPS, VitConfig
 from reforg.evit import Schedule, average, class_attention, reorganize
 from reforg.ops import (
     REFERENCE,
@@ -90,9 +90,9 @@ def embed_patches(net: Network, images: Array, config: VitConfig) -> Array:
 def hmlp_stem(net: Network, images: Array) -> Array:
     """[B, in_chans, H, W] -> [B, C, H / 16, W / 16]: patches of 4, 8, 16 pixels with a norm each, GELU between. [3T] section 5."""
     path = "patch_embed.proj"
-    x = net.batch_norm(f"{path}.1", net.conv2d(f"{path}.0", images, stride=4))
-    x = net.batch_norm(f"{path}.4", net.conv2d(f"{path}.3", net.gelu(f"{path}.2", x), stride=2))
-    x = net.batch_norm(f"{path}.7", net.conv2d(f"{path}.6", net.gelu(f"{path}.5", x), stride=2))
+    x = net.batch_norm(f"{path}.1", net.conv2d(f"{path}.0", images, stride=4), BATCH_NORM_EPS)
+    x = net.batch_norm(f"{path}.4", net.conv2d(f"{path}.3", net.gelu(f"{path}.2", x), stride=2), BATCH_NORM_EPS)
+    x = net.batch_norm(f"{path}.7", net.conv2d(f"{path}.6", net.gelu(f"{path}.5", x), stride=2), BATCH_NORM_EPS)
     return net.trace(path, x)
 
 

@@ -24,8 +24,8 @@ FRAMEWORKS = {
 ORDER = """
 errors version
 arrays
-host files config
-ops
+host files
+ops config
 plans
 parameters tokens
 evit

@@ -11,7 +11,6 @@ from types import MappingProxyType
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from reforg.arrays import Array
-from reforg.config import BATCH_NORM_EPS
 from reforg.ops import basic, conv, resize, select
 from reforg.ops.tracing import Trace, untraced
 
@@ -99,7 +98,7 @@ class Network:
         """[..., C] -> [..., C]."""
         return self.trace(path, self.ops.layer_norm(x, *self.parameters(path), eps))
 
-    def batch_norm(self, path: str, x: Array, eps: float = BATCH_NORM_EPS) -> Array:
+    def batch_norm(self, path: str, x: Array, eps: float) -> Array:
         """[B, C, H, W] -> [B, C, H, W], by the running statistics."""
         statistics = self.weights[f"{path}.running_mean"], self.weights[f"{path}.running_var"]
         return self.trace(path, self.ops.batch_norm(x, *self.parameters(path), *statistics, eps))

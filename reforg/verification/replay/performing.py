@@ -50,7 +50,7 @@ class ReplayNetwork(Net):
         """[..., C] -> [..., C]."""
         return perform(self.session, "layer_norm", path, Network.layer_norm, path, x, eps)
 
-    def batch_norm(self, path: str, x: Any, eps: float = 1e-5) -> Any:
+    def batch_norm(self, path: str, x: Any, eps: float) -> Any:
         """[B, C, H, W] -> [B, C, H, W]."""
         return perform(self.session, "batch_norm", path, Network.batch_norm, path, x, eps)
 

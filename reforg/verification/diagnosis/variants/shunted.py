@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from reforg import shunted
-from reforg.config import SHUNTED_STEM_EPS, ShuntedConfig
+from reforg.config import BATCH_NORM_EPS, SHUNTED_STEM_EPS, ShuntedConfig
 from reforg.ops import mean, to_maps, to_tokens
 from reforg.shunted import Grid
 from reforg.verification.diagnosis.variants.table import variant
@@ -103,7 +103,7 @@ def _stem(eps: float = SHUNTED_STEM_EPS, relu: bool = True, norm: bool = True) -
         path, x, position = "patch_embed1", images, 0
         for stride, padding in ((2, 3), *((1, 1),) * config.num_conv):
             x = net.conv2d(f"{path}.conv.{position}", x, stride, padding)
-            x = net.batch_norm(f"{path}.conv.{position + 1}", x) if norm else x
+            x = net.batch_norm(f"{path}.conv.{position + 1}", x, BATCH_NORM_EPS) if norm else x
             x = net.relu(f"{path}.conv.{position + 2}", x) if relu else x
             position += 3
         x = net.trace(f"{path}.conv", net.conv2d(f"{path}.conv.{position}", x, 2))

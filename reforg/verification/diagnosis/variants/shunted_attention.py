@@ -182,8 +182,7 @@ def _reduced(norm: bool = True, gelu: bool = True, only_at_one: bool = False) ->
     """Merged tokens without their norm or GELU, at every ratio or only at ratio 1."""
 
     def reduced(net: Any, path: str, maps: Uncertain, number: int, ratio: int) -> tuple[Uncertain, Grid]:
-        usual = only_at_one and ratio != 1
-        merged = net.conv2d(f"{path}.sr{number}", maps, stride=ratio)
+        merged, usual = net.conv2d(f"{path}.sr{number}", maps, stride=ratio), only_at_one and ratio != 1
         x = to_tokens(merged)
         x = net.layer_norm(f"{path}.norm{number}", x, SHUNTED_STEM_EPS) if norm or usual else x
         x = net.gelu(f"{path}.act@{number - 1}", x) if gelu or usual else x
