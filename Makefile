@@ -62,7 +62,7 @@ performance: $(VENV)/tested  ## run again all that docs/performance.md reports; 
 	$(BIN)/python docs/performance.py --kept performance.json
 
 wheel: $(VENV)/tested  ## build the wheel, install it into an empty environment elsewhere, run it there
-	$(BIN)/python tests/tools/wheel.py
+	$(BIN)/python tests/tools/scripts/wheel.py
 
 clean:
 	rm -rf $(VENV) $(ORACLE) dist build

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from test_pages import FENCE, PAGES, ROOT, run_examples
+from pages import FENCE, PAGES, ROOT, run_examples
 
 SHARED = Path(os.environ.get("REFORG_SHARED", ROOT.parent / "shared")) / "checkpoints"
 TYPED = ("reforg", "head", "cat", "ls", "rm")

@@ -9,8 +9,8 @@ import importlib.util
 
 import numpy as np
 import pytest
+from golden_cases import CASES, MICRO, TRAINED, WITH_1000_LOGITS, distance, images_of, in_batches, model_of, rms
 from stepwise import everything
-from test_golden import CASES, MICRO, TRAINED, WITH_1000_LOGITS, distance, images_of, in_batches, model_of, rms
 
 import reforg
 

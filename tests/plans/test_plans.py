@@ -23,8 +23,8 @@ from functools import cache
 import numpy as np
 import pytest
 import threadpoolctl
+from golden_cases import rms
 from stepwise import everything
-from test_golden import rms
 
 from reforg import create_model
 from reforg.catalog.synthetic import images as synthetic_images

@@ -39,7 +39,7 @@ from reforg.errors import ReforgError
 from reforg.ops import REFERENCE, Ops, Recorder, untraced
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tools"))
-import onnx_export  # it lies in the folder of tools
+from onnx_files import export  # it lies in the folder of tools
 
 Arrays = dict[str, Any]
 ENGINES = {  # in turn, from model to model
@@ -201,7 +201,7 @@ def by_jax(one: Case) -> Arrays:
 
 def exported(one: Case, folder: Path) -> Path:
     """The case's module as an ONNX file."""
-    return onnx_export.export(one.module("float32"), one.images, folder / f"{one.seed}.onnx", "torchscript")
+    return export.export(one.module("float32"), one.images, folder / f"{one.seed}.onnx", "torchscript")
 
 
 def candidate(one: Case, engine: str, dtype: str, folder: Path) -> Any:

@@ -24,10 +24,9 @@ onnx = pytest.importorskip("onnx", reason="reads the files")
 pytest.importorskip("onnxruntime", reason="runs the files")
 pytest.importorskip("onnxscript", reason="torch's newer exporter needs it")
 
-import onnx_changes as changes  # noqa: E402  they import what may be missing
-import onnx_export as export  # noqa: E402
 from onnx import TensorProto, helper  # noqa: E402
-from onnx_export import EXPORTERS, FAMILIES, Family  # noqa: E402
+from onnx_files import changes, export  # noqa: E402  they import what may be missing
+from onnx_files.export import EXPORTERS, FAMILIES, Family  # noqa: E402
 from torch import nn  # noqa: E402
 
 CLOSE = 2e-5  # of the largest value: the same module in float32 by torch and by onnxruntime

@@ -1,6 +1,6 @@
 """Loading a DeiT-S checkpoint beside torch.load(weights_only=True): time and memory, in one run.
 
-    python tests/tools/loading.py [ROUNDS]        (needs torch; about a minute)
+    python tests/tools/scripts/loading.py [ROUNDS]        (needs torch; about a minute)
 
 Each measurement is a process of its own; the two programs take turns, and medians are shown. "load": after the program
 is imported. "start": the import and the load together, as a user who types a command waits for them; both from bytecode,

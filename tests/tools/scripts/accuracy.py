@@ -1,6 +1,6 @@
 """Accuracy of the embedded models over all 10,000 test images of Fashion-MNIST, held against the training code's own count.
 
-    python tests/tools/accuracy.py DATASET        (the folder of the Debian package dataset-fashion-mnist)
+    python tests/tools/scripts/accuracy.py DATASET        (the folder of the Debian package dataset-fashion-mnist)
 
 Exit code 1 where a count differs. The wanted counts were recorded by the official classes in torch.
 """

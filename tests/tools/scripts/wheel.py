@@ -1,6 +1,6 @@
 """Build the wheel, install it into an empty environment away from the checkout, and run the demonstration there.
 
-    python tests/tools/wheel.py
+    python tests/tools/scripts/wheel.py
 
 Exit code 1 where the wheel is larger than 25 MB or something does not work.
 """
@@ -11,7 +11,7 @@ import tempfile
 import venv
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 LIMIT = 25_000_000
 
 

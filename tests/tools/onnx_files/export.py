@@ -24,7 +24,7 @@ BATCH = 3  # images; not 1 or 2, which exporters tend to bake in
 
 def literal_modules() -> ModuleType:
     """The modules of tests/oracle/literal.py, in forms that both exporters take: no ".mT", no loop over images."""
-    place = Path(__file__).parents[1] / "oracle" / "literal.py"
+    place = Path(__file__).parents[2] / "oracle" / "literal.py"
     spec = importlib.util.spec_from_file_location("literal_for_onnx", place)
     found = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(found)

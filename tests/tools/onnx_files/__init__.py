@@ -1,0 +1,1 @@
+"""ONNX files to verify: exported from torch modules (`export`), and changed as other exporters write them (`changes`)."""
