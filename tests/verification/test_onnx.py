@@ -476,7 +476,7 @@ def test_a_number_of_images_that_is_fixed_within(tmp_path: Path) -> None:
     module = export.module_of(FAMILIES["vit"])
     path = written(FAMILIES["vit"], module, tmp_path / "fixed.onnx")
     with pytest.raises(ConfigError, match="cannot be run on images"):
-        onnx_session.opened(path, images("vit")).run(images("vit")[:2])
+        onnx_session.open_session(path, images("vit")).run(images("vit")[:2])
     assert verified("vit", path).verdict == "equal"
 
 
@@ -504,7 +504,7 @@ def test_functions_in_the_file_are_written_out(tmp_path: Path) -> None:
         "x", "twice", ["a"], ["b"], [helper.make_node("Add", ["a", "a"], ["b"])], [helper.make_opsetid("", 18)]
     )
     nodes = [helper.make_node("twice", ["images"], ["logits"], domain="x")]
-    session = onnx_session.opened(changes.small(tmp_path / "function.onnx", nodes, functions=[twice]), images("vit"))
+    session = onnx_session.open_session(changes.small(tmp_path / "function.onnx", nodes, functions=[twice]), images("vit"))
     assert [node.kind for node in session.nodes] == ["Add"]
     np.testing.assert_array_equal(session.run(images("vit"))["logits"], 2 * images("vit"))
 

@@ -37,11 +37,11 @@ _need("torch", "onnx", "onnxscript")
 
 
 def build(
-    who: str, config: Config, weights: Mapping[str, Any], dtype: str, device: Any, opened: Callable[[Path], Forward]
+    who: str, config: Config, weights: Mapping[str, Any], dtype: str, device: Any, load: Callable[[Path], Forward]
 ) -> Forward:
     """A function from images (B, C, H, W) to logits, which exports a graph for the first images of each shape.
 
-    who: for errors. opened: a function from a graph's file to the function that runs it. Raises ValueError for a dtype or a
+    who: for errors. load: a function from a graph's file to the function that runs it. Raises ValueError for a dtype or a
     device that there is not, and at the first call for what torch eager refuses.
     """
     if dtype != "float32":
@@ -55,7 +55,7 @@ def build(
 
     @cache
     def session(*shape: int) -> Forward:
-        return opened(exported(folder, shape))
+        return load(exported(folder, shape))
 
     def run(images: Any) -> Any:
         return session(*images.shape)(images)

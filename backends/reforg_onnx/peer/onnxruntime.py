@@ -24,7 +24,7 @@ def build(config: Config, weights: Mapping[str, Any], dtype: str, device: Any, t
     threads: within an operation; None for as many as there are cores. Raises ValueError, see `reforg_onnx.peer.build`.
     """
 
-    def opened(path: Path) -> peer.Forward:
+    def load(path: Path) -> peer.Forward:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or 0
         options.log_severity_level = ERRORS
@@ -32,4 +32,4 @@ def build(config: Config, weights: Mapping[str, Any], dtype: str, device: Any, t
         (given,) = session.get_inputs()
         return lambda images: session.run(None, {given.name: images})[0]
 
-    return peer.build(name, config, weights, dtype, device, opened)
+    return peer.build(name, config, weights, dtype, device, load)

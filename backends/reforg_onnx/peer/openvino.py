@@ -34,9 +34,9 @@ def build(config: Config, weights: Mapping[str, Any], dtype: str, device: Any, t
     """
     hints = HINTS if threads is None else HINTS | {"INFERENCE_NUM_THREADS": str(threads)}
 
-    def opened(path: Path) -> peer.Forward:
+    def load(path: Path) -> peer.Forward:
         core = openvino.Core()
         request = core.compile_model(core.read_model(path), "CPU", hints).create_infer_request()
         return lambda images: request.infer([images], share_inputs=True, share_outputs=True)[0]
 
-    return peer.build(name, config, weights, dtype, device, opened)
+    return peer.build(name, config, weights, dtype, device, load)

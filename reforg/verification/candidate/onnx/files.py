@@ -44,7 +44,7 @@ def recorded(path: str, images: Values, model: Model) -> Recording:
     The model's weights tell the file's layers, whatever the model runs on. onnxruntime runs the file on the CPU, not optimised.
     Raises BackendError where a package is missing, and ConfigError for a file that cannot be read or run on the images.
     """
-    session = onnx_session.opened(Path(path), images)
+    session = onnx_session.open_session(Path(path), images)
     first, tensors = _probed(session, images)
     weights = {name: np.asarray(model.backend.to_numpy(value), np.float64) for name, value in model.weights.items()}
     trace = _reference(weights, model.config, first)

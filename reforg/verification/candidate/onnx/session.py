@@ -50,7 +50,7 @@ class Session:
             raise ConfigError(f"{self.label} cannot be run on images {images.shape}: {_reason(error)}") from error
 
 
-def opened(path: Path, images: Values) -> Session:
+def open_session(path: Path, images: Values) -> Session:
     """The file at `path`, for images (B, C, H, W). Raises BackendError for a missing package, ConfigError for anything else."""
     onnx, runtime = _package("onnx"), _package("onnxruntime")
     label = f"candidate {os.fspath(path)!r}"
