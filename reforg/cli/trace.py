@@ -70,7 +70,7 @@ def created(model: str, weights: str | None, settings: Mapping[str, Any], **opti
 def _traced(model: "Model", images: Sequence[str], names: Sequence[str] | None, batch: int | None) -> dict[str, Any]:
     """Name -> NumPy array, in the order of execution; before them the images, unless names were asked for."""
     from reforg.host import on_host
-    from reforg.verification.candidate.pictures import images_of
+    from reforg.verification.candidate.image_batch import images_of
 
     given = images_of(images, model, batch, whole=not names)
     arrays = {name: on_host(value) for name, value in model.trace(given, names).items()}

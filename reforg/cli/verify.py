@@ -86,7 +86,7 @@ def _verified(
     dtype: str, rename: dict[str, str] | None,
 ) -> "Report":  # fmt: skip
     """The report; any mistake is a ReforgError."""
-    from reforg.verification.candidate.pictures import images_of
+    from reforg.verification.candidate.image_batch import images_of
     from reforg.verification.verifier import verify as verified
 
     made = created(model, weights, parsed(settings or []), dtype="float64")

@@ -8,9 +8,10 @@ import numpy as np
 
 from reforg.catalog.sources import is_hub_id, is_synthetic
 from reforg.errors import WeightsError
-from reforg.files import check_place, replacing
+from reforg.files import check_place
 from reforg.host import exported, on_host
 from reforg.weights import checkpoints, containers
+from reforg.weights.array_files import ENDINGS, write_arrays
 from reforg.weights.checkpoints import Checkpoint, Entry
 from reforg.weights.contents import report
 from reforg.weights.spellings import official, spelled
@@ -113,27 +114,9 @@ def save_weights(
         arrays = {name: np.ascontiguousarray(on_host(value)) for name, value in named.items()}
     except ValueError as error:
         raise WeightsError(f"weights: a value cannot be written: {error}") from error
-    try:
-        with replacing(path) as unfinished:
-            _write(unfinished, arrays, {"format": "pt", **(metadata or {})})
-    except OSError as error:
-        raise WeightsError(f"weights: {str(path)!r} cannot be written: {error.strerror or error}") from error
+    write_arrays(path, arrays, {"format": "pt", **(metadata or {})}, "weights:", WeightsError)
 
 
 def check_target(path: "Path") -> None:
     """WeightsError where weights cannot be written."""
-    check_place(path, "weights:", WeightsError, (".safetensors", ".npz"))
-
-
-def _write(path: "Path", arrays: Mapping[str, Any], metadata: dict[str, str]) -> None:
-    from safetensors import SafetensorError
-    from safetensors.numpy import save_file
-
-    if path.suffix.lower() == ".npz":
-        with path.open("wb") as file:  # to a name that ends in .NPZ, savez would add another ending
-            np.savez(file, **arrays)
-        return
-    try:
-        save_file(dict(arrays), path, metadata)
-    except (SafetensorError, KeyError, TypeError) as error:
-        raise WeightsError(f"weights: cannot be written as safetensors: {error}") from error
+    check_place(path, "weights:", WeightsError, ENDINGS)

@@ -17,7 +17,7 @@ import reforg
 from reforg import cli
 from reforg.catalog import synthetic
 from reforg.models import embedded
-from reforg.verification.candidate import pictures
+from reforg.verification.candidate import image_batch
 
 MODEL = ("--model", "evit_fmnist")
 MICRO = (
@@ -154,7 +154,7 @@ class TestImages:
         assert np.load("out.npz")["logits"].shape == (2, 10)
 
     def test_more_than_memory_holds(self, capsys, here, monkeypatch):
-        monkeypatch.setattr(pictures.os, "sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 1000}.__getitem__)
+        monkeypatch.setattr(image_batch.os, "sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 1000}.__getitem__)
         code, _, err = typed(capsys, "synthetic:7", *MODEL, "--batch", "20", "--output", "out.npz")
         assert code == 2
         assert says(err, "reforg: images: the intermediates of 20 images take …")

@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 
 from reforg.errors import ConfigError, ImageError, ReforgError, WeightsError
-from reforg.files import replacing
 from reforg.weights import checkpoints
+from reforg.weights.array_files import write_arrays
 from reforg.weights.checkpoints import Entry
 from reforg.weights.containers import LONGEST, MOST
 from reforg.weights.contents import described
 
 Values = np.ndarray[Any, np.dtype[Any]]
 IMAGES = "images"  # under which a file of several arrays holds the images
-NPY, ENDINGS = ".npy", (".safetensors", ".npz")
+NPY = ".npy"
 MAGIC = b"\x93NUMPY"
 
 
@@ -41,18 +41,7 @@ def image_array(path: str | os.PathLike[str]) -> Values:
 
 def write(path: Path, values: Mapping[str, Values], metadata: Mapping[str, str]) -> None:
     """Write arrays to .safetensors, with metadata, or to .npz; the file appears whole or not at all. Raises ConfigError."""
-    ordered: dict[str, Any] = {name: np.ascontiguousarray(value) for name, value in values.items()}
-    try:
-        with replacing(path) as unfinished:
-            if path.suffix.lower() == ".npz":
-                with unfinished.open("wb") as file:  # to a name that ends in .NPZ, savez would add another ending
-                    np.savez(file, **ordered)
-            else:
-                from safetensors.numpy import save_file
-
-                save_file(ordered, unfinished, dict(metadata))
-    except OSError as error:
-        raise ConfigError(f"output {str(path)!r} cannot be written: {error.strerror or error}") from error
+    write_arrays(path, values, metadata, "output", ConfigError)
 
 
 def _named(path: str | os.PathLike[str]) -> str:

@@ -14,6 +14,7 @@ from reforg.costs.cost import cost
 from reforg.errors import ConfigError
 from reforg.models.model import Model
 from reforg.verification.candidate import files
+from reforg.weights.array_files import ENDINGS
 
 Values = np.ndarray[Any, np.dtype[Any]]
 BATCH = 2  # synthetic images where nobody says how many
@@ -40,7 +41,7 @@ def images_of(arguments: Sequence[str], model: Model, batch: int | None = None, 
 
 def is_array_file(name: str) -> bool:
     """Whether a name is one of a file of arrays."""
-    return Path(name).suffix.lower() in (files.NPY, *files.ENDINGS)
+    return Path(name).suffix.lower() in (files.NPY, *ENDINGS)
 
 
 def _synthetic(name: str, model: Model, batch: int, whole: bool) -> Values:
