@@ -1,4 +1,10 @@
-"""Where an ONNX graph holds each value of a trace, family by family: every value that a layer makes or reads."""
+"""Where an ONNX graph holds each value of a trace, family by family: every value that a layer makes or reads.
+
+A family without an entry in the tables below has its logits named, and what `files` finds by its values alone.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from reforg.config import Config, ShuntedConfig, VitConfig
 from reforg.verification.candidate.onnx.steps import POOLS, Steps
@@ -7,10 +13,24 @@ from reforg.verification.candidate.onnx.steps import POOLS, Steps
 def name_values(steps: Steps, config: Config, logits: str) -> None:
     """Note all values that layers and the tensor of logits lead to."""
     steps.put("logits", logits)
-    if isinstance(config, ShuntedConfig):
-        _shunted(steps, config, logits)
-    if isinstance(config, VitConfig):
-        _vit(steps, config, logits)
+    if name_all := NAMES.get(type(config)):
+        name_all(steps, config, logits)
+
+
+def gains(config: Config) -> Mapping[str, str]:
+    """Path of a layer -> the weights' name of the gain that an exporter may have folded into it."""
+    of_family = GAINS.get(type(config))
+    return of_family(config) if of_family else {}
+
+
+def _layer_scales(config: VitConfig) -> dict[str, str]:
+    """The last layer of every branch, and LayerScale's gain behind it."""
+    found = {}
+    for block in (f"blocks.{number}" for number in range(config.depth if config.init_values is not None else 0)):
+        for branch in config.branches:
+            found[f"{block}.attn{branch}.proj"] = config.gain(block, 1, branch)
+            found[f"{block}.mlp{branch}.fc2"] = config.gain(block, 2, branch)
+    return found
 
 
 def _vit(steps: Steps, config: VitConfig, logits: str) -> None:
@@ -176,3 +196,9 @@ def _shunted_sums(steps: Steps, arrived: str, paths: list[str]) -> None:
         steps.put(f"{path}.attended", steps.total([steps.output(arrived), steps.output(f"{path}.attn")]))
         steps.put(path, steps.total([steps.output(f"{path}.attended"), steps.output(f"{path}.mlp")]))
         arrived = path
+
+
+NAMES: Mapping[type[Config], Callable[[Steps, Any, str], None]] = {VitConfig: _vit, ShuntedConfig: _shunted}
+"""What names the values of a family's graphs: steps, config, the tensor of logits."""
+GAINS: Mapping[type[Config], Callable[[Any], Mapping[str, str]]] = {VitConfig: _layer_scales}
+"""See `gains`."""

@@ -3,17 +3,16 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from reforg import shunted, vit
-from reforg.config import BATCH_NORM_EPS, Config, VitConfig
+from reforg.config import BATCH_NORM_EPS, Config
 from reforg.errors import ConfigError
+from reforg.families import family_of
 from reforg.models.model import Model
 from reforg.ops import REFERENCE, Recorder
 from reforg.verification.candidate.onnx import session as onnx_session
-from reforg.verification.candidate.onnx.families import name_values
+from reforg.verification.candidate.onnx.families import gains, name_values
 from reforg.verification.candidate.onnx.graph import Graph, Values, fits
 from reforg.verification.candidate.onnx.layers import WEIGHT, find
 from reforg.verification.candidate.onnx.norms import norms_of
@@ -73,8 +72,7 @@ def _probed(session: Session, images: Values) -> tuple[Values, dict[str, Values]
 def _reference(weights: Mapping[str, Values], config: Config, images: Values) -> dict[str, Values]:
     """The trace of the images in float64 on NumPy."""
     recorder = Recorder(None)
-    forward: Any = vit.forward if isinstance(config, VitConfig) else shunted.forward
-    forward(weights, images.astype(np.float64), config, REFERENCE, recorder)
+    family_of(config).forward(weights, images.astype(np.float64), config, REFERENCE, recorder)
     return {name: np.asarray(value) for name, value in recorder.values.items()}
 
 
@@ -91,12 +89,7 @@ def _gains(weights: Mapping[str, Values], config: Config) -> dict[str, Values]:
         norm = f"{head}.{int(leaf) + 1}" if leaf.isdigit() else ""
         if f"{norm}.running_var" in weights:
             found[path] = weights[f"{norm}.weight"] / np.sqrt(weights[f"{norm}.running_var"] + BATCH_NORM_EPS)
-    if isinstance(config, VitConfig) and config.init_values is not None:
-        for block in (f"blocks.{number}" for number in range(config.depth)):
-            for branch in config.branches:
-                found[f"{block}.attn{branch}.proj"] = weights[config.gain(block, 1, branch)]
-                found[f"{block}.mlp{branch}.fc2"] = weights[config.gain(block, 2, branch)]
-    return found
+    return found | {path: weights[name] for path, name in gains(config).items()}
 
 
 def _logits(session: Session, tensors: Mapping[str, Values], wanted: Values) -> str:
