@@ -36,7 +36,7 @@ def _product(x: Uncertain, count: int, y: Values, apply: Any) -> Uncertain:
 
 
 def _shifted(y: Uncertain, bias: Uncertain | None, shape: tuple[int, ...], count: int) -> Uncertain:
-    """Y + bias, rounded as a product is. Sums of `count` terms may start from the bias, which is then in every partial sum."""
+    """y + bias, rounded as a product is. Sums of `count` terms may start from the bias, which is then in every partial sum."""
     if bias is None:
         return y
     rounding, term = y.rounding, bias.value.reshape(shape)

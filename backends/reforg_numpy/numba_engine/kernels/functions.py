@@ -33,7 +33,7 @@ def exp(x):
 
 @njit
 def gelu(x):
-    """X Phi(x), Phi(x) = (1 + erf(x/sqrt(2)))/2, by a quotient of two polynomials in x^2; where that passes 1, it is 1."""
+    """x Phi(x), Phi(x) = (1 + erf(x/sqrt(2)))/2, by a quotient of two polynomials in x^2; where that passes 1, it is 1."""
     square = smaller(splat(ERF_END * ERF_END), x * x)
     above = fma(splat(ERF_ABOVE[5]), square, splat(ERF_ABOVE[4]))
     above = fma(above, square, splat(ERF_ABOVE[3]))

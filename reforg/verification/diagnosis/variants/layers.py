@@ -39,7 +39,7 @@ def gelu_sigmoid(net: Any, path: str, x: Uncertain) -> Any:
 
 @variant("gelu", "GELU: SiLU in its place")
 def silu(net: Any, path: str, x: Uncertain) -> Any:
-    """X sigmoid(x)."""
+    """x sigmoid(x)."""
     return net.trace(path, _elementwise(x, x.value * _sigmoid(x.value)))
 
 
@@ -139,7 +139,7 @@ def norm_without_bias(net: Any, path: str, x: Uncertain, eps: float) -> Any:
 
 @variant("layer_norm", "mean not subtracted (RMS norm)")
 def root_mean_square(net: Any, path: str, x: Uncertain, eps: float) -> Any:
-    """X / sqrt(mean x^2 + eps)."""
+    """x / sqrt(mean x^2 + eps)."""
     weight, bias = net.parameters(path)
     scale = np.sqrt(np.mean(x.value**2, axis=-1, keepdims=True) + eps)
     plain = net.ops.layer_norm(x, weight, bias, eps)
@@ -162,13 +162,13 @@ def overwritten(net: Any, path: str, x: Uncertain, eps: float = 1e-5) -> Any:
 
 @variant("linear", "bias dropped")
 def linear_without_bias(net: Any, path: str, x: Uncertain) -> Any:
-    """X W^T."""
+    """x W^T."""
     return net.trace(path, mapped(x, net.weights[f"{path}.weight"]))
 
 
 @variant("linear", "weight transposed")
 def transposed(net: Any, path: str, x: Uncertain) -> Any:
-    """X W where W is square; else the weight's values read in the order of its transpose."""
+    """x W where W is square; else the weight's values read in the order of its transpose."""
     weight, bias = net.parameters(path)
     rows, columns = weight.shape
     turned = weight.moved(lambda part: part.T if rows == columns else part.reshape(columns, rows).T)
