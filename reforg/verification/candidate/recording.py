@@ -83,6 +83,7 @@ def recorded(
     if isinstance(candidate, Mapping | str | os.PathLike):
         _check_batch(arrays, len(images))
     notes = [*given.notes, *_narrower(arrays, precision)]
+    # A recording may hold its images. They are no value of the model, but they tell whether both have seen the same ones.
     if files.IMAGES in arrays and files.IMAGES not in known:
         notes += _other_images(arrays.pop(files.IMAGES), images)
     found = renamed({name: _widened(value) for name, value in arrays.items()}, known, rename, model.name)
@@ -96,6 +97,7 @@ def _given(candidate: Any, model: Model, images: Values, precision: Precision) -
     if isinstance(candidate, str | os.PathLike):
         return _of_file(os.fsdecode(candidate), model, images)
     autocast = precision.name.removeprefix(AUTOCAST) if precision.name.startswith(AUTOCAST) else None
+    # A module can be called like a function. But its inside places a fault far more closely than its logits, so it is hooked.
     for name, recorder in _recorders():
         if recorder.matches(candidate):
             return Given(recorder.record(candidate, _typed(images, precision), autocast), f"a {name} module, hooked")

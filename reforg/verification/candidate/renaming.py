@@ -42,6 +42,7 @@ def renamed(given: Mapping[str, Values], known: Sequence[str], rename: Rename, m
     if not placed:
         raise ConfigError(_nothing_known(list(given), known, model))
     values, apart = _joined(given, placed)
+    # A module that only holds others, as a list of blocks, has no name in the trace. That is nothing to tell the user.
     containers = {old[: dot.start()] for old in placed for dot in re.finditer(r"\.", old)}
     left = [old for old in names if old not in placed and old not in containers]
     notes = (*_of_names(names, placed, prefix), *_of_parts(placed, values), *apart.values())

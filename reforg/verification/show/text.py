@@ -67,6 +67,7 @@ def _selections(selections: tuple[Selection, ...]) -> Iterator[str]:
     """One line for each; where there are very many, those that are not equal come first."""
     if not selections:
         return
+    # Which ones are told is a matter of their verdict; in what order, of the model.
     shown = sorted(selections, key=lambda selection: selection.verdict == EQUAL)[:SELECTIONS]
     width = min(24, max(len("selection"), *(len(selection.path) for selection in shown)))
     yield f"{'selection':<{width}}  {'':<33}{'margin':>9}  {'limit':>8}  {'flips':>5}"

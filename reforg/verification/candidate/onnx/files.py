@@ -48,10 +48,12 @@ def recorded(path: str, images: Values, model: Model) -> Recording:
     weights = {name: np.asarray(model.backend.to_numpy(value), np.float64) for name, value in model.weights.items()}
     trace = _reference(weights, model.config, first)
     graph = Graph(session.nodes, session.weights, tensors)
+    # The layers are the landmarks: whatever an exporter did, their weights can be known again. The rest is found from them.
     layers = find(graph, _matrices(weights), list(trace), _gains(weights, model.config))
     steps = Steps(graph, layers, norms_of(graph), {name: value.shape for name, value in trace.items()})
     logits = _logits(session, tensors, trace["logits"])
     name_values(steps, model.config, logits)
+    # Whatever is left is known by its values alone, and only where no second tensor comes near them.
     steps.found |= _by_value(steps, tensors, trace, logits)
     found = {name: steps.found[name] for name in trace if name in steps.found and _plausible(steps, name, trace[name])}
     values = _values(session, found, images, tensors, len(first))

@@ -32,9 +32,9 @@ class Product:
 
 @dataclass(frozen=True)
 class Layers:
-    """Layers that were found: path -> its products, several where the layer is in parts. folded: paths into whose weights
+    """Layers that were found: path -> its products, several where the layer is in parts.
 
-    the gain that follows was multiplied, so that their own output is not there. notes: sentences.
+    folded: paths into whose weights the gain that follows was multiplied, so that their own output is not there. notes: sentences.
     """
 
     products: dict[str, tuple[Product, ...]]
@@ -74,6 +74,8 @@ def find(graph: Graph, weights: Mapping[str, Values], order: Sequence[str], gain
     search = Search({path: weights[path] for path in order if path in weights})
     named, valued = _by_path(products, order, search), _by_weight(graph, products, search)
     notes = []
+    # Paths come first, because two layers may have equal weights. Yet an exporter may number its modules in a way of its own: where
+    # most paths contradict the weights, the weights are right.
     contrary = [product for product, place in named.items() if valued.get(product, place) != place]
     if 2 * len(contrary) > len(set(named) & set(valued)):
         notes.append(f"module paths in the file are not heeded: {len(contrary)} of them contradict the weights")

@@ -29,6 +29,7 @@ def _repeated(state: Uncertain, config: VitConfig) -> list[Uncertain]:
 
 def _unnormed(net: Any, x: Uncertain, config: VitConfig) -> Uncertain:
     """What came into the last norm."""
+    # The norm is taken before the classifier begins; the session remembers what each layer was given.
     before: Uncertain = net.session.inputs["norm"][1]
     return x if config.global_pool == "avg" else before
 

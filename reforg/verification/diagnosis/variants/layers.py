@@ -102,12 +102,14 @@ def fitted_epsilon(net: Any, path: str, x: Uncertain, eps: float) -> Any:
     if got is None or got.shape != x.shape:
         raise Inapplicable
     weight, bias = net.parameters(path)
+    # A norm is a fixed direction times 1/sqrt(var + eps). Least squares find that factor for each token, and it tells the epsilon.
     centred = x.value - x.value.mean(axis=-1, keepdims=True)
     scaled = centred * weight.value
     ratio = np.sum((got - bias.value) * scaled, axis=-1) / np.maximum(np.sum(scaled * scaled, axis=-1), 1e-300)
     spread = np.mean(centred * centred, axis=-1)
     found = float(np.median(1 / np.maximum(ratio, 1e-150) ** 2 - spread))
     unsure = 2 * BIAS * unit(x.rounding.precision.sums) * float(np.median(spread + eps))  # by honest rounding of the deviation
+    # Within rounding of a usual one it is that one, and the variant that takes no number from the candidate says so.
     if any(abs(found - usual) < unsure for usual in EPSILONS):
         raise Inapplicable
     remark(net.session, f"epsilon about {_spelled(found, 2)}")
@@ -119,6 +121,7 @@ def unbiased(net: Any, path: str, x: Uncertain, eps: float) -> Any:
     """torch.var's default."""
     count = x.shape[-1]
     weight, bias = net.parameters(path)
+    # The same as the usual norm with a smaller weight and a smaller epsilon, whose error is known.
     factor = np.sqrt((count - 1) / count) if count > 1 else 1.0
     plain = net.ops.layer_norm(x, weight.moved(lambda part: part * factor), bias, eps * (count - 1) / count)
     return net.trace(path, plain)

@@ -9,9 +9,9 @@ import numpy as np
 from reforg import vit
 from reforg.config import VitConfig
 from reforg.images.preprocessing.record import HALF, IMAGENET_MEAN, IMAGENET_STD
-from reforg.ops import to_maps, to_tokens
+from reforg.ops import bodies, to_maps, to_tokens
 from reforg.ops.resize import resize
-from reforg.verification.diagnosis.variants.table import variant
+from reforg.verification.diagnosis.variants.table import Step, variant
 from reforg.verification.error_model.rules import resampled
 from reforg.verification.error_model.uncertain import Uncertain, Values
 
@@ -41,18 +41,14 @@ def _renormalised(own: str, other: str) -> Callable[[Uncertain], Uncertain]:
     return change
 
 
-def _of_images(change: Callable[[Uncertain], Uncertain], stem: bool = False) -> Any:
+def _of_images(kind: str, change: Callable[[Uncertain], Uncertain]) -> Step:
     """The first step of a model on images that are changed before."""
 
-    def embedded(net: Any, images: Uncertain, config: Any) -> Any:
-        return vit.embed_patches.__wrapped__(net, change(images), config)  # type: ignore[attr-defined]
+    def step(net: Any, images: Uncertain, config: Any) -> Any:
+        # The body, not the piece: called by its name, the step would take its own variant again.
+        return bodies()[kind](net, change(images), config)
 
-    def stemmed(net: Any, images: Uncertain, config: Any) -> Any:
-        from reforg import shunted
-
-        return shunted.stem.__wrapped__(net, change(images), config)  # type: ignore[attr-defined]
-
-    return stemmed if stem else embedded
+    return step
 
 
 _CHANGES: list[tuple[str, Callable[[Uncertain], Uncertain]]] = [
@@ -68,8 +64,8 @@ _CHANGES += [
     if other != own
 ]
 for _label, _change in _CHANGES:
-    variant("vit.embed_patches", _label, "patch_embed.proj")(_of_images(_change))
-    variant("shunted.stem", _label, "patch_embed1.conv.0")(_of_images(_change, stem=True))
+    for _kind, _first in (("vit.embed_patches", "patch_embed.proj"), ("shunted.stem", "patch_embed1.conv.0")):
+        variant(_kind, _label, _first)(_of_images(_kind, _change))
 
 
 @variant("vit.embed", "patches in column order", "patch_embed")

@@ -172,6 +172,7 @@ def _normalised(tokens: Uncertain, scores: Uncertain) -> Uncertain:
     fused: Uncertain = fuse_inattentive(tokens, scores)
     total = scores.value.sum(axis=1)[:, None, None]
     relative = scores.spread.sum(axis=1)[:, None, None] / np.square(total)
+    # Of a quotient the relative variances add up, that of the sum of attentions like that of the token.
     own = fused.spread / np.square(total) + np.square(fused.value / total) * relative
     return fused.rounding.rounded(fused.value / total, own.astype(fused.rounding.kind), fused.rounding.stored)
 
