@@ -51,7 +51,9 @@ def _traced(config: Config, size: tuple[int, int]) -> list[str]:
     ledger, names = Ledger(1), []
 
     def trace(name: str, value: Any) -> Any:
-        names.append(name)
+        # Attention's scores have no shape of their own there, because the pass only says what an operation returns.
+        path, dot, inner = name.rpartition(".")
+        names.extend([f"{path}{dot}scores", name] if inner == "context" else [name])
         return value
 
     weights = {name: Shaped(ledger, shape, None) for name, shape in shapes(config).items()}

@@ -1,4 +1,4 @@
-"""What was found, shown: plain text, the terminal, JSON and a page. Reads findings and nothing else.
+"""What was found, shown: plain text, the terminal, JSON and a page.
 
-Start with `wording`, which says every figure and place for all of them.
+May import the findings, and nothing else of the wing. Start with `wording`, which says every figure and place for all of them.
 """

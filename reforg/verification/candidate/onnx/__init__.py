@@ -1,4 +1,4 @@
 """ONNX files as candidates: run by onnxruntime, their nodes matched with the steps of the reference.
 
-Start with `files`.
+May import the error model, the findings and the families. Start with `files`.
 """

@@ -2,6 +2,9 @@
 
 A variant is a function with the signature of the step that it replaces, and a label. Where one of them, given the candidate's own
 values, makes what the candidate has, it is the explanation. A new one is a few lines in one of the tables of this package.
+Most replace one of the pieces that a step calls, by the piece's own signature.
+
+May import the models, the error model and the replay. Start with `table`.
 """
 
 import reforg.verification.diagnosis.variants.attention
