@@ -2,6 +2,8 @@
 
 A variant is a function with the signature of the step that it replaces, and a label. Where one of them, given the candidate's own
 values, makes what the candidate has, it is the explanation. A new one is a few lines in one of the tables of this package.
+Most replace one of the pieces that a step calls, by the piece's own signature.
+
 May import replay, the error model and the model files. Start with `table`, then `layers`, whose variants are the smallest.
 """
 

@@ -59,10 +59,6 @@ def _to_output(keys: Uncertain, values: Uncertain, local: Uncertain) -> Enhanced
     return keys, values, local
 
 
-def _as_it_is(keys: Uncertain, values: Uncertain, local: Uncertain, whole: bool) -> Enhanced:
-    return _to_output(keys, values, local) if whole else _to_values(keys, values, local)
-
-
 def _enhanced(enhance: Enhance | None = None, only: int | None = None, of_keys: bool = False) -> Step:
     """Another enhancement, in all groups or in one (only); a convolution of the keys (of_keys)."""
 
@@ -72,7 +68,7 @@ def _enhanced(enhance: Enhance | None = None, only: int | None = None, of_keys: 
             keys, values = _halves(kv)
             local = to_tokens(net.depthwise_conv2d(f"{path}.local_conv{name}", to_maps(keys if of_keys else values, reduced)))
             if enhance is None or only not in (None, branch):
-                return _as_it_is(keys, values, local, whole)
+                return (_to_output if whole else _to_values)(keys, values, local)
             keys, values, beside = enhance(keys, values, local)
             return keys, values, None if beside is None else _resized(beside, reduced, grid)
 
