@@ -11,7 +11,7 @@ A new kind is a class and its row in `COMPUTES` here, a function and its row in 
 
 import re
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Literal
 
 from reforg.plans.matrices import Matrix, Packed
@@ -31,8 +31,7 @@ class Step:
     @property
     def others(self) -> list[Matrix]:
         """The matrices that it reads, or makes besides its target."""
-        values = (getattr(self, entry.name) for entry in fields(self) if entry.name != "target")
-        return [value for value in values if isinstance(value, Matrix)]
+        return [value for name, value in vars(self).items() if isinstance(value, Matrix) and name != "target"]
 
     def macs(self, images: int) -> int | None:  # noqa: ARG002 - some kinds count by image
         """Multiply-accumulates for so many images, as reforg.cost counts them; None where it has none."""

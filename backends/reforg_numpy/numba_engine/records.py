@@ -1,7 +1,7 @@
 """Steps as the kernels read them: which units threads claim, and where everything lies."""
 
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from operator import index
 from typing import Any
 
@@ -78,9 +78,9 @@ def encode(step: Step, record: Any, weights: Weights, images: int, threads: int)
     record["target"], record["target_pitch"], record["target_leap"] = target.start, target.pitch, target.leap
     record["target_chunk"] = target.chunk
     record["rows"], record["columns"] = target.rows, target.columns
-    for entry in fields(step):
-        if entry.name not in ("name", "target", "source", "first"):
-            record[entry.name] = number(getattr(step, entry.name), weights)
+    for name, value in vars(step).items():
+        if name not in ("name", "target", "source", "first"):
+            record[name] = number(value, weights)
     if isinstance(step, Product):
         encode_inner(step, record)
     first = getattr(step, "first", None)
@@ -94,15 +94,15 @@ def encode(step: Step, record: Any, weights: Weights, images: int, threads: int)
 
 def number(value: Any, weights: Weights) -> int | float:
     """A field of a step as a number: of a matrix and of weights, where they begin, -1 for none; of a word, its code."""
+    if isinstance(value, int | float):
+        return value
     if isinstance(value, Matrix):
         return value.start
     if isinstance(value, Packed):
         return weights.place(value)
     if isinstance(value, str):
         return ENDS[value]
-    if value is None:
-        return -1
-    return value if isinstance(value, float) else index(value)
+    return -1 if value is None else index(value)
 
 
 def encode_inner(step: Product, record: Any) -> None:
