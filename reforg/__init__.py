@@ -16,7 +16,7 @@ from reforg.errors import (
     ReforgError,
     ShapeError,
     WeightsError,
-)  # fmt: skip
+)
 from reforg.version import __version__ as __version__
 
 if TYPE_CHECKING:

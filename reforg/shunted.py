@@ -11,21 +11,8 @@ from collections.abc import Mapping
 from reforg.arrays import Array, namespace
 from reforg.config import BATCH_NORM_EPS, SHUNTED_STEM_EPS, ShuntedConfig
 from reforg.errors import ShapeError
-from reforg.ops import (
-    REFERENCE,
-    Network,
-    Ops,
-    Trace,
-    mean,
-    merge_heads,
-    output_shape,
-    piece,
-    split_heads,
-    to_maps,
-    to_tokens,
-    untraced,
-    within,
-)  # fmt: skip
+from reforg.ops import REFERENCE, Network, Ops, Trace, mean, output_shape, piece, untraced, within
+from reforg.ops.layout import merge_heads, split_heads, to_maps, to_tokens
 
 Grid = tuple[int, int]
 Enhanced = tuple[Array, Array, Array | None]

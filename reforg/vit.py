@@ -12,21 +12,8 @@ from collections.abc import Mapping
 from reforg.arrays import Array, namespace
 from reforg.config import BATCH_NORM_EPS, VitConfig
 from reforg.evit import Schedule, average, class_attention, reorganize
-from reforg.ops import (
-    REFERENCE,
-    Network,
-    Ops,
-    Trace,
-    mean,
-    mean_of,
-    merge_heads,
-    piece,
-    split_heads,
-    to_maps,
-    to_tokens,
-    untraced,
-    within,
-)  # fmt: skip
+from reforg.ops import REFERENCE, Network, Ops, Trace, mean, mean_of, piece, untraced, within
+from reforg.ops.layout import merge_heads, split_heads, to_maps, to_tokens
 
 
 def forward(
@@ -44,9 +31,14 @@ def forward(
 
 
 def features(
-    weights: Mapping[str, Array], images: Array, config: VitConfig, ops: Ops = REFERENCE, trace: Trace = untraced,
-    keep_rate: object = None, tokens: object = None,
-) -> Array:  # fmt: skip
+    weights: Mapping[str, Array],
+    images: Array,
+    config: VitConfig,
+    ops: Ops = REFERENCE,
+    trace: Trace = untraced,
+    keep_rate: object = None,
+    tokens: object = None,
+) -> Array:
     """[B, in_chans, H, W] -> [B, N, C]: the tokens after the last norm, before pooling."""
     return encode(Network(weights, ops, trace), images, config, Schedule(config, keep_rate, tokens))
 

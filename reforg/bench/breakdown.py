@@ -180,17 +180,24 @@ def per_pass(parts: dict[str, Part], providers: Mapping[str, str], passes: int, 
     """What a stopwatch has added up over `passes` that took `wall` seconds, for one pass."""
     rows = [
         {
-            "operation": name, "run_by": providers.get(name), "calls": part.calls / passes, "ms": 1e3 * part.seconds / passes,
-            "share": part.seconds / wall, "gmacs": None if part.macs is None else part.macs / passes / 1e9,
+            "operation": name,
+            "run_by": providers.get(name),
+            "calls": part.calls / passes,
+            "ms": 1e3 * part.seconds / passes,
+            "share": part.seconds / wall,
+            "gmacs": None if part.macs is None else part.macs / passes / 1e9,
             "gflops": None if part.macs is None else 2 * part.macs / part.seconds / 1e9,
         }
         for name, part in sorted(parts.items(), key=lambda item: -item[1].seconds)
-    ]  # fmt: skip
+    ]
     between = wall - sum(part.seconds for part in parts.values())
     return {
-        "passes": passes, "wall_ms": 1e3 * wall / passes, "parts": rows, "between_ms": 1e3 * between / passes,
+        "passes": passes,
+        "wall_ms": 1e3 * wall / passes,
+        "parts": rows,
+        "between_ms": 1e3 * between / passes,
         "between_share": between / wall,
-    }  # fmt: skip
+    }
 
 
 def fastest_product(model: Model) -> float:

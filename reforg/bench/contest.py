@@ -134,9 +134,13 @@ def _probed(request: Request, contestant: Contestant) -> dict[str, Any]:
 
 def _who(request: Request, contestant: Contestant, label: str) -> dict[str, Any]:
     return {
-        "label": label, "kind": contestant.kind, "name": contestant.name, "ops": contestant.ops,
-        "device": contestant.device, "threads": request.threads,
-    }  # fmt: skip
+        "label": label,
+        "kind": contestant.kind,
+        "name": contestant.name,
+        "ops": contestant.ops,
+        "device": contestant.device,
+        "threads": request.threads,
+    }
 
 
 def _measured(request: Request, case: Case, entrants: Sequence[Entrant], material: Material, report: Report) -> list[Result]:

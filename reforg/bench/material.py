@@ -28,9 +28,13 @@ class Material:
         except MemoryError as error:
             raise BackendError(f"{case.title}: there is not enough memory for the images and the weights") from error
         return {
-            "model": case.model, "settings": dict(case.settings), "dtype": case.dtype, "weights": str(self._weights),
-            "images": str(self._images), "logits": str(self._logits),
-        }  # fmt: skip
+            "model": case.model,
+            "settings": dict(case.settings),
+            "dtype": case.dtype,
+            "weights": str(self._weights),
+            "images": str(self._images),
+            "logits": str(self._logits),
+        }
 
     def _write(self, case: Case) -> None:
         config = case.config

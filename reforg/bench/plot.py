@@ -54,9 +54,16 @@ def _draw_case(axis: Any, case: Case, results: Sequence[Result], found: Sequence
         speed, is_peer = own.images_per_second, result.entrant.contestant.kind == "peer"
         whiskers = [[speed.median - speed.low], [speed.high - speed.median]]
         axis.barh(
-            row, speed.median, 0.7, xerr=whiskers, color=PEER if is_peer else next(shades), edgecolor=INK, linewidth=0.6,
-            hatch="////" if is_peer else None, error_kw={"elinewidth": 1.1, "capsize": 3, "ecolor": "black"},
-        )  # fmt: skip
+            row,
+            speed.median,
+            0.7,
+            xerr=whiskers,
+            color=PEER if is_peer else next(shades),
+            edgecolor=INK,
+            linewidth=0.6,
+            hatch="////" if is_peer else None,
+            error_kw={"elinewidth": 1.1, "capsize": 3, "ecolor": "black"},
+        )
         label = f"{speed.median:,.3g}" if speed.median < 100 else f"{speed.median:,.0f}"
         note = label if result.entrant.label == yardstick else f"{label}  ({own.ratio.median:.2f} of {yardstick})"
         axis.annotate(note, (speed.high, row), xytext=(6, 0), textcoords="offset points", va="center", color=INK)

@@ -88,13 +88,19 @@ def as_dict(outcome: Outcome) -> dict[str, Any]:
     """The schema above."""
     request = outcome.request
     return {
-        "schema": SCHEMA, **environment.report(), "threads": request.threads, "load": outcome.load,
-        "rounds": request.rounds, "seconds": request.seconds, "yardstick": outcome.yardstick.label, "absent_peers": outcome.absent,
+        "schema": SCHEMA,
+        **environment.report(),
+        "threads": request.threads,
+        "load": outcome.load,
+        "rounds": request.rounds,
+        "seconds": request.seconds,
+        "yardstick": outcome.yardstick.label,
+        "absent_peers": outcome.absent,
         "contestants": [
             {"label": entrant.label, **asdict(entrant.contestant), "version": entrant.version} for entrant in outcome.entrants
         ],
         "cases": [_case(case, results, outcome.yardstick) for case, results in outcome.cases],
-    }  # fmt: skip
+    }
 
 
 def slowing() -> dict[str, str]:
@@ -105,18 +111,26 @@ def slowing() -> dict[str, str]:
 def _case(case: Case, results: Sequence[Result], yardstick: Entrant) -> dict[str, Any]:
     spent, found = cost(case.config), figures(case, results, yardstick)
     return {
-        "model": case.model, "settings": dict(case.settings), "dtype": case.dtype, "batch": case.batch,
-        "image": list(case.config.image_shape), "params": spent.params, "macs": spent.macs,
+        "model": case.model,
+        "settings": dict(case.settings),
+        "dtype": case.dtype,
+        "batch": case.batch,
+        "image": list(case.config.image_shape),
+        "params": spent.params,
+        "macs": spent.macs,
         "fastest_peer": fastest_peer(results, found),
         "results": [
             {"contestant": result.entrant.label, **asdict(own), **_rest(result)} for result, own in zip(results, found, strict=True)
         ],
-    }  # fmt: skip
+    }
 
 
 def _rest(result: Result) -> dict[str, Any]:
     """What is measured once, and all rounds."""
     return {
-        "peak_memory_mb": result.peak, "start_seconds": result.start, "difference": result.difference,
-        "rounds": [asdict(turn) for turn in result.turns], "breakdown": result.breakdown,
-    }  # fmt: skip
+        "peak_memory_mb": result.peak,
+        "start_seconds": result.start,
+        "difference": result.difference,
+        "rounds": [asdict(turn) for turn in result.turns],
+        "breakdown": result.breakdown,
+    }

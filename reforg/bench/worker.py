@@ -112,7 +112,7 @@ def _of_reforg(task: Task, images: Any) -> Program:
 
     model = create_model(
         task["model"], task["weights"], task["name"], task["dtype"], task["device"], task["ops"], **task["settings"]
-    )  # fmt: skip
+    )
     return Program(lambda batch: model.backend.to_numpy(model(batch)), images, model)
 
 

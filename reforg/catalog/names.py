@@ -66,8 +66,11 @@ def _deits() -> dict[str, Entry]:
 
 def _deit3s() -> dict[str, Entry]:
     scaled = DEIT3 | {"init_values": 1e-4}
-    found = {f"deit3_{size}_patch16_{side}": _sized(size, img_size=side, **scaled)
-             for size in ("small", "base", "large") for side in (224, 384)}  # fmt: skip
+    found = {
+        f"deit3_{size}_patch16_{side}": _sized(size, img_size=side, **scaled)
+        for size in ("small", "base", "large")
+        for side in (224, 384)
+    }
     found["deit3_medium_patch16_224"] = _sized("medium", **scaled)
     found["deit3_huge_patch14_224"] = _sized("huge", patch_size=14, **scaled)
     found["deit_tiny_patch16_LS"] = _sized("tiny", **scaled)

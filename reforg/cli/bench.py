@@ -75,10 +75,19 @@ def bench(
     figure is the median of the rounds, with the quartiles beside it. Where their logits differ, the exit code is 1.
     """
     request = Request(
-        tuple(dict.fromkeys(models or MODELS)), _numbers("--batch", batch), _words("--backend", backend), _words("--ops", ops),
-        _words("--dtype", dtype), () if img_size is None else _numbers("--img-size", img_size), parsed(settings or []),
-        _peers(against), rounds, seconds, threads, breakdown,
-    )  # fmt: skip
+        tuple(dict.fromkeys(models or MODELS)),
+        _numbers("--batch", batch),
+        _words("--backend", backend),
+        _words("--ops", ops),
+        _words("--dtype", dtype),
+        () if img_size is None else _numbers("--img-size", img_size),
+        parsed(settings or []),
+        _peers(against),
+        rounds,
+        seconds,
+        threads,
+        breakdown,
+    )
     _check_files(json_file, plot, overwrite)
     request.check()
     try:
@@ -137,9 +146,12 @@ def _terminable() -> Iterator[None]:
 def _progress() -> Iterator[Callable[[str], None]]:
     """A line on standard error, where that is a terminal, of what is done now; it is drawn anew only when told to."""
     line = Progress(
-        TextColumn("{task.description}", markup=False), console=Console(stderr=True), auto_refresh=False, transient=True,
+        TextColumn("{task.description}", markup=False),
+        console=Console(stderr=True),
+        auto_refresh=False,
+        transient=True,
         disable=not is_terminal(sys.stderr),
-    )  # fmt: skip
+    )
     with line:
         task = line.add_task("")
         yield lambda text: line.update(task, description=text, refresh=True)
@@ -178,9 +190,16 @@ def _table(results: Sequence[Result], found: Sequence[Figures]) -> Table:
         speed, ratio = own.images_per_second, own.ratio
         peak = "" if result.peak is None else f"{result.peak:,.0f}"
         table.add_row(
-            result.entrant.label, _short(speed.median), f"{speed.relative:.0%}", f"{ratio.median:.2f}", f"{ratio.relative:.0%}",
-            _short(own.ms_per_batch.median), peak, f"{result.start:.1f} s", f"{own.gmacs_per_second:,.1f}",
-        )  # fmt: skip
+            result.entrant.label,
+            _short(speed.median),
+            f"{speed.relative:.0%}",
+            f"{ratio.median:.2f}",
+            f"{ratio.relative:.0%}",
+            _short(own.ms_per_batch.median),
+            peak,
+            f"{result.start:.1f} s",
+            f"{own.gmacs_per_second:,.1f}",
+        )
     return table
 
 

@@ -66,9 +66,19 @@ def classify(
     """
     _check(output, features, resume or overwrite)
     request = Request(
-        model, weights, labels, top_k, backend, dtype, device, batch_size, parsed(settings or []),
-        parsed(preprocess or [], "--preprocess"), features, threads,
-    )  # fmt: skip
+        model,
+        weights,
+        labels,
+        top_k,
+        backend,
+        dtype,
+        device,
+        batch_size,
+        parsed(settings or []),
+        parsed(preprocess or [], "--preprocess"),
+        features,
+        threads,
+    )
     paths = image_paths(images, sys.stdin.buffer if sys.stdin else None)
     if output is not None:
         failed = _write(request, paths, output, resume, overwrite)

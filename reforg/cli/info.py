@@ -52,14 +52,26 @@ def described(name: str, changes: dict[str, Any]) -> dict[str, Any]:
     spent = cost(config)
     accuracy = published.accuracy(name, **changes)
     return {
-        "name": resolve(name), "family": config.family, "image": list(config.image_shape), "params": spent.params,
-        "macs": spent.macs, "accuracy": accuracy and asdict(accuracy), "preprocessing": of_name(name, config),
+        "name": resolve(name),
+        "family": config.family,
+        "image": list(config.image_shape),
+        "params": spent.params,
+        "macs": spent.macs,
+        "accuracy": accuracy and asdict(accuracy),
+        "preprocessing": of_name(name, config),
         "weights": published.where(name),
-        "config": asdict(config), "by_block": spent.by_block, "tokens": spent.tokens, "by_operation": spent.by_operation,
-        "dtype": spent.dtype, "weight_bytes": spent.weight_bytes, "activation_bytes": spent.activation_bytes,
-        "largest": spent.largest, "largest_bytes": spent.largest_bytes, "peak_bytes": spent.peak_bytes,
+        "config": asdict(config),
+        "by_block": spent.by_block,
+        "tokens": spent.tokens,
+        "by_operation": spent.by_operation,
+        "dtype": spent.dtype,
+        "weight_bytes": spent.weight_bytes,
+        "activation_bytes": spent.activation_bytes,
+        "largest": spent.largest,
+        "largest_bytes": spent.largest_bytes,
+        "peak_bytes": spent.peak_bytes,
         "by_layer": {layer: asdict(cost) for layer, cost in spent.by_layer.items()},
-    }  # fmt: skip
+    }
 
 
 def _shares(by_operation: dict[str, int], total: int) -> str:

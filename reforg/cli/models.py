@@ -88,6 +88,11 @@ def _model_row(name: str) -> dict[str, Any]:
     config, spent, figure = build_config(name), cost(name), published.accuracy(name)
     accuracy = figure.value if figure is not None and figure.images.startswith("ImageNet-1k") else None
     return {
-        "name": name, "family": config.family, "image": config.image_shape[0], "params": spent.params, "macs": spent.macs,
-        "accuracy": accuracy, "tokens": demonstration.stages(spent.tokens),
-    }  # fmt: skip
+        "name": name,
+        "family": config.family,
+        "image": config.image_shape[0],
+        "params": spent.params,
+        "macs": spent.macs,
+        "accuracy": accuracy,
+        "tokens": demonstration.stages(spent.tokens),
+    }

@@ -82,9 +82,15 @@ def _check_places(json_file: Path | None, html_file: Path | None) -> None:
 
 
 def _verified(
-    candidate: str, model: str, weights: str | None, settings: Sequence[str] | None, images: Sequence[str], batch: int | None,
-    dtype: str, rename: dict[str, str] | None,
-) -> "Report":  # fmt: skip
+    candidate: str,
+    model: str,
+    weights: str | None,
+    settings: Sequence[str] | None,
+    images: Sequence[str],
+    batch: int | None,
+    dtype: str,
+    rename: dict[str, str] | None,
+) -> "Report":
     """The report; any mistake is a ReforgError."""
     from reforg.verification.candidate.image_batch import images_of
     from reforg.verification.verifier import verify as verified

@@ -67,12 +67,19 @@ def cost(
     ledger, tokens = booked(settings, (batch, settings.in_chans, height, width), ITEM_BYTES[dtype])
     layers, (largest, largest_bytes) = ledger.layers, ledger.largest
     return Cost(
-        params=num_params(settings), macs=sum(layer.macs for layer in layers.values()), by_block=_sums(layers, _part),
-        tokens=tokens, by_operation=_sums(layers, lambda name: layers[name].operation), by_layer=layers, dtype=dtype,
+        params=num_params(settings),
+        macs=sum(layer.macs for layer in layers.values()),
+        by_block=_sums(layers, _part),
+        tokens=tokens,
+        by_operation=_sums(layers, lambda name: layers[name].operation),
+        by_layer=layers,
+        dtype=dtype,
         weight_bytes=ITEM_BYTES[dtype] * sum(map(prod, shapes(settings).values())),
         activation_bytes=sum(layer.activation_bytes for layer in layers.values()),
-        largest=largest, largest_bytes=largest_bytes, peak_bytes=peak_bytes(ledger),
-    )  # fmt: skip
+        largest=largest,
+        largest_bytes=largest_bytes,
+        peak_bytes=peak_bytes(ledger),
+    )
 
 
 def booked(config: Config, images: Shape, item_bytes: int) -> tuple[Ledger, dict[str, int]]:

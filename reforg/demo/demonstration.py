@@ -48,9 +48,13 @@ class Results:
 
 
 def run(
-    picture: Path, backend: str = "numpy", dtype: str = "float32", device: Any = None, batch_size: int = 50,
+    picture: Path,
+    backend: str = "numpy",
+    dtype: str = "float32",
+    device: Any = None,
+    batch_size: int = 50,
     report: Callable[[str], None] = print,
-) -> Results:  # fmt: skip
+) -> Results:
     """Classify the embedded images with every embedded model and draw `picture`; nothing is read but images, labels, weights."""
     from reforg.demo import picture as drawing
 

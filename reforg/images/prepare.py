@@ -134,8 +134,10 @@ def _pictured(source: Any) -> Image.Image:
     elif pixels.dtype.kind == "u" and pixels.dtype.itemsize == 2:
         pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
     elif pixels.dtype != np.uint8:
-        raise DtypeError(f"images: pixels must be of uint8, uint16 or bool, got {pixels.dtype}; of values in [0, 1], "
-                         "(255 * values).round().astype('uint8') makes such")  # fmt: skip
+        raise DtypeError(
+            f"images: pixels must be of uint8, uint16 or bool, got {pixels.dtype}; of values in [0, 1], "
+            "(255 * values).round().astype('uint8') makes such"
+        )
     return Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[2:] == (1,) else pixels))
 
 

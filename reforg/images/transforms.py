@@ -112,8 +112,11 @@ def _bilinear(images: Values, size: Sides) -> Values:
     (left, before), (right, behind) = taps(images.shape[3], size[1], "bilinear", antialias=False)
     total = np.zeros((*images.shape[:2], *size), np.float32)
     for rows, down, columns, across in (
-        (upper, above, right, behind), (upper, above, left, before), (lower, below, left, before), (lower, below, right, behind),
-    ):  # fmt: skip
+        (upper, above, right, behind),
+        (upper, above, left, before),
+        (lower, below, left, before),
+        (lower, below, right, behind),
+    ):
         weight = np.outer(np.asarray(down, np.float32), np.asarray(across, np.float32)).astype(np.float64)
         neighbour = images[:, :, rows][..., columns].astype(np.float64)
         total = (neighbour * weight + total).astype(np.float32)

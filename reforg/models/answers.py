@@ -53,9 +53,14 @@ class Answer:
 
 
 def answers(
-    model: Answering, sources: Iterable[Any], record: Preprocessing | None = None, top_k: int | None = None,
-    batch_size: int = BATCH_SIZE, threads: int = THREADS, features: bool = False,
-) -> Iterator[Answer]:  # fmt: skip
+    model: Answering,
+    sources: Iterable[Any],
+    record: Preprocessing | None = None,
+    top_k: int | None = None,
+    batch_size: int = BATCH_SIZE,
+    threads: int = THREADS,
+    features: bool = False,
+) -> Iterator[Answer]:
     """One answer for each source (a path, a PIL image or an array of pixels), in their order.
 
     record: what the images go through; None: the model's own. top_k: how many classes; None: 5, or all where there are fewer.

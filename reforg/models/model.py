@@ -13,12 +13,13 @@ from reforg.catalog import labels as class_names
 from reforg.catalog.names import EMBEDDED, check_settings
 from reforg.config import Config
 from reforg.costs.cost import cost
-from reforg.errors import BackendError, ConfigError, DtypeError, ImageError, ShapeError, WeightsError, nearest
+from reforg.errors import BackendError, ConfigError, ImageError, WeightsError, nearest
 from reforg.families import family_of, num_params
 from reforg.host import all_finite, exported, in_order, on_host
 from reforg.images.preprocessing import Preprocessing, of_name
 from reforg.models import embedded
 from reforg.models.backend import Backend, Call, Plans, convert, prepared
+from reforg.models.checks import check_images
 from reforg.ops import REFERENCE, Network, Ops, Recorder, Trace, untraced
 from reforg.weights import fitting
 
@@ -27,10 +28,20 @@ class Model:
     """Logits, features and traces of images, computed by one backend. Made by `reforg.create_model`; never changes."""
 
     def __init__(
-        self, name: str, config: Config, weights: Mapping[str, Array], backend: Backend, dtype: str, device: Any,
-        ops: str, check_finite: bool, labels: tuple[str, ...] | None = None, preprocessing: Preprocessing | None = None,
-        reference: Ops = REFERENCE, stored: Callable[[Array], Array] | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        name: str,
+        config: Config,
+        weights: Mapping[str, Array],
+        backend: Backend,
+        dtype: str,
+        device: Any,
+        ops: str,
+        check_finite: bool,
+        labels: tuple[str, ...] | None = None,
+        preprocessing: Preprocessing | None = None,
+        reference: Ops = REFERENCE,
+        stored: Callable[[Array], Array] | None = None,
+    ) -> None:
         """reference: what computes traces. stored: what becomes of the images, and of every value that has a name, in memory."""
         self.name = name
         self.config = config
@@ -69,8 +80,7 @@ class Model:
             library = namespace(images, *weights.values())
         except TypeError as error:
             raise BackendError(f"{self.name}: images and weights must be arrays of one library; {error}") from error
-        self._check_dtype(images)
-        self._check_shape(tuple(images.shape))
+        check_images(self.name, self.config, images)
         chosen = self._ops if library is self.backend.namespace else self._reference
         self._schedule(keep_rate, tokens)
         return self._forward(weights, images, chosen, keep_rate, tokens)
@@ -106,9 +116,14 @@ class Model:
         return predicted(self, images, top_k, batch_size, threads, preprocessing)
 
     def trace(
-        self, images: Any, names: Iterable[str] | str | None = None, *, keep_rate: Any = None, tokens: Any = None,
+        self,
+        images: Any,
+        names: Iterable[str] | str | None = None,
+        *,
+        keep_rate: Any = None,
+        tokens: Any = None,
         check_finite: bool | None = None,
-    ) -> dict[str, Array]:  # fmt: skip
+    ) -> dict[str, Array]:
         """(B, C, H, W) -> name -> array of every intermediate, in the order of execution, by the reference operations.
 
         names: fnmatch patterns of those to keep; one that matches nothing is a ConfigError.
@@ -138,9 +153,17 @@ class Model:
         if preprocessing is not None and config.image_shape != self.config.image_shape:
             preprocessing = replace(preprocessing, size=config.image_shape, resize_size=None)
         return Model(
-            self.name, config, fitted, self.backend, self.dtype, self.device, self._ops_choice, self.check_finite, self._labels,
+            self.name,
+            config,
+            fitted,
+            self.backend,
+            self.dtype,
+            self.device,
+            self._ops_choice,
+            self.check_finite,
+            self._labels,
             preprocessing,
-        )  # fmt: skip
+        )
 
     @property
     def weights(self) -> dict[str, Array]:
@@ -243,8 +266,7 @@ class Model:
     def _checked(self, images: Any, check_finite: bool | None) -> Array:
         """The images as an array of the backend, or the error that says what is wrong with them."""
         images = exported(images)
-        self._check_dtype(images)
-        self._check_shape(tuple(images.shape))
+        check_images(self.name, self.config, images)
         array = convert(self.backend, images, self.dtype, self._place, "images")
         wanted = self.check_finite if check_finite is None else check_finite
         if wanted and not all_finite(array):
@@ -256,34 +278,11 @@ class Model:
     def on_host(self, images: Any) -> np.ndarray[Any, np.dtype[Any]]:
         """The images as a NumPy array of float64, whatever the model computes in, or the error that says what is wrong."""
         images = exported(images)
-        self._check_dtype(images)
-        self._check_shape(tuple(images.shape))
+        check_images(self.name, self.config, images)
         array = on_host(images).astype(np.float64)
         if not np.all(np.isfinite(array)):
             raise ImageError(f"{self.name}: images hold NaN or infinity")
         return array
-
-    def _check_dtype(self, images: Any) -> None:
-        dtype = getattr(images, "dtype", "")
-        dtype = str(getattr(dtype, "name", dtype))  # of NumPy's, the name without the byte order
-        if not hasattr(images, "shape") or not dtype:
-            raise DtypeError(
-                f"{self.name}: images must be an array (B, C, H, W), got {type(images).__name__}; reforg.preprocess makes such"
-            )
-        if "float" not in dtype:
-            raise DtypeError(
-                f"{self.name}: images must be of a real floating dtype, got {dtype}; reforg.preprocess turns pixels into such"
-            )
-
-    def _check_shape(self, shape: tuple[int, ...]) -> None:
-        config = self.config
-        if len(shape) != 4:
-            raise ShapeError(f"{self.name}: images must be (B, {config.in_chans}, H, W), got shape {shape}")
-        if shape[1] != config.in_chans:
-            hint = "; the channels come second" if shape[3] == config.in_chans else ""
-            raise ShapeError(f"{self.name}: images have {shape[1]} channels instead of {config.in_chans} (shape {shape}){hint}")
-        if fault := self._family.size_fault(config, *shape[2:]):
-            raise ShapeError(f"{self.name}: {fault}")
 
 
 @lru_cache(maxsize=64)

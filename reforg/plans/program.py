@@ -83,9 +83,16 @@ class Program:
     # The steps that many models have
 
     def norm(
-        self, name: str, source: Matrix, parameters: tuple[Any, Any], eps: float, place: str, product: bool = True,
-        rows: tuple[int, int] = (1, 1), end: NormEnd = "plain",
-    ) -> Matrix:  # fmt: skip
+        self,
+        name: str,
+        source: Matrix,
+        parameters: tuple[Any, Any],
+        eps: float,
+        place: str,
+        product: bool = True,
+        rows: tuple[int, int] = (1, 1),
+        end: NormEnd = "plain",
+    ) -> Matrix:
         """Layer norm of each image's first rows, of so many, (1, 1) for all."""
         wanted, there = rows
         target = self.matrix(place, source.rows // there * wanted, source.columns, product)
@@ -93,9 +100,16 @@ class Program:
         return self.add(Norm(name, target, source, Packed(weight, "row"), Packed(bias, "row"), eps, wanted, there, end))
 
     def linear(
-        self, name: str, source: Matrix, parameters: tuple[Any, Any], place: str | Matrix, part: tuple[int, int] | None = None,
-        end: ProductEnd = "plain", gain: Any = None, heads: int = 1,
-    ) -> Matrix:  # fmt: skip
+        self,
+        name: str,
+        source: Matrix,
+        parameters: tuple[Any, Any],
+        place: str | Matrix,
+        part: tuple[int, int] | None = None,
+        end: ProductEnd = "plain",
+        gain: Any = None,
+        heads: int = 1,
+    ) -> Matrix:
         """[rows, K] W^T + b, of which `part` are the rows of W, into memory of a name or into a matrix."""
         weight, bias = parameters
         columns = weight.shape[0] if part is None else part[1] - part[0]
@@ -104,7 +118,7 @@ class Program:
 
     def depthwise(
         self, name: str, source: Matrix, grid: tuple[int, int], parameters: tuple[Any, Any], target: Matrix, end: DepthwiseEnd
-    ) -> Matrix:  # fmt: skip
+    ) -> Matrix:
         """A 3x3 convolution of each channel with its own."""
         weight, bias = parameters
         return self.add(Depthwise(name, target, source, Packed(weight, "taps"), row(bias), end, *grid))

@@ -24,9 +24,12 @@ RUN_BY_PLANS = (
 
 
 def record(
-    forward: Callable[[Mapping[str, Any], Any, Ops], Any], weights: Mapping[str, Any], shape: tuple[int, ...], layout: Layout,
+    forward: Callable[[Mapping[str, Any], Any, Ops], Any],
+    weights: Mapping[str, Any],
+    shape: tuple[int, ...],
+    layout: Layout,
     only_logits: bool,
-) -> Program:  # fmt: skip
+) -> Program:
     """The program of a forward pass of (weights, images, operations) for images of a shape [B, C, H, W].
 
     only_logits: whether nobody reads anything else of it. Raises UnrecordableError where a step of it is nothing that is recorded.

@@ -14,9 +14,7 @@ if TYPE_CHECKING:
 ENDINGS = (".safetensors", ".npz")
 
 
-def write_arrays(
-    path: "Path", arrays: Mapping[str, Any], metadata: Mapping[str, str], what: str, error: type[ReforgError]
-) -> None:  # fmt: skip
+def write_arrays(path: "Path", arrays: Mapping[str, Any], metadata: Mapping[str, str], what: str, error: type[ReforgError]) -> None:
     """Write NumPy arrays by name to .npz, or with metadata to .safetensors; the file appears whole or not at all.
 
     `error`, whose sentence begins with `what`, where that cannot be.
@@ -33,9 +31,7 @@ def write_arrays(
         raise error(f"{what} {str(path)!r} cannot be written: {problem.strerror or problem}") from problem
 
 
-def _as_safetensors(
-    path: "Path", arrays: dict[str, Any], metadata: Mapping[str, str], what: str, error: type[ReforgError]
-) -> None:  # fmt: skip
+def _as_safetensors(path: "Path", arrays: dict[str, Any], metadata: Mapping[str, str], what: str, error: type[ReforgError]) -> None:
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 

@@ -96,9 +96,12 @@ def _read(entries: Mapping[str, Entry], size: int, where: str) -> dict[str, Any]
 
 
 def save_weights(
-    weights: Mapping[str, Any], path: str | os.PathLike[str], spelling: str = "official", num_heads: int | None = None,
+    weights: Mapping[str, Any],
+    path: str | os.PathLike[str],
+    spelling: str = "official",
+    num_heads: int | None = None,
     metadata: Mapping[str, str] | None = None,
-) -> None:  # fmt: skip
+) -> None:
     """Write weights of any spelling, in the given one, to .safetensors or .npz; the file appears whole or not at all.
 
     spelling: "official", "timm", "transformers" (the names that save_pretrained writes), "transformers5" (those of

@@ -19,14 +19,21 @@ def complaint(found: Mapping[str, Any], wanted: Mapping[str, Shape]) -> str:
     extra = [name for name in found if name not in wanted]
     reshaped = [name for name in wanted if name in found and shape_of(found[name]) != wanted[name]]
     unreal = [name for name in wanted if name in found and not is_real(found[name])]
-    return "; ".join(filter(None, (
-        _listed("missing", [name + _near(name, extra) for name in missing[:LISTED]], len(missing)),
-        _listed("left over", [name + _near(name, missing) for name in extra[:LISTED]], len(extra)),
-        _listed("wrongly shaped", [
-            f"{name} {shape_of(found[name])} instead of {wanted[name]}" for name in reshaped[:LISTED]
-        ], len(reshaped)),
-        _listed("not of a real dtype", [f"{name} {found[name].dtype}" for name in unreal[:LISTED]], len(unreal)),
-    )))  # fmt: skip
+    return "; ".join(
+        filter(
+            None,
+            (
+                _listed("missing", [name + _near(name, extra) for name in missing[:LISTED]], len(missing)),
+                _listed("left over", [name + _near(name, missing) for name in extra[:LISTED]], len(extra)),
+                _listed(
+                    "wrongly shaped",
+                    [f"{name} {shape_of(found[name])} instead of {wanted[name]}" for name in reshaped[:LISTED]],
+                    len(reshaped),
+                ),
+                _listed("not of a real dtype", [f"{name} {found[name].dtype}" for name in unreal[:LISTED]], len(unreal)),
+            ),
+        )
+    )
 
 
 def guessed(weights: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:

@@ -112,13 +112,19 @@ def _jax(block: str, attention: str, mlp: str, norms: tuple[str, str], table: di
 
 # Google's vision_transformer repository, and its successor big_vision.
 JAX = _jax(
-    "Transformer/encoderblock_#", "MultiHeadDotProductAttention_1", "MlpBlock_3", ("LayerNorm_0", "LayerNorm_2"),
+    "Transformer/encoderblock_#",
+    "MultiHeadDotProductAttention_1",
+    "MlpBlock_3",
+    ("LayerNorm_0", "LayerNorm_2"),
     {"pos_embed": "Transformer/posembed_input/pos_embedding"},
-)  # fmt: skip
+)
 BIG_VISION = _jax(
-    "Transformer/encoderblock_#", "MultiHeadDotProductAttention_0", "MlpBlock_0", ("LayerNorm_0", "LayerNorm_1"),
+    "Transformer/encoderblock_#",
+    "MultiHeadDotProductAttention_0",
+    "MlpBlock_0",
+    ("LayerNorm_0", "LayerNorm_1"),
     {"pos_embed": "pos_embedding"},
-)  # fmt: skip
+)
 
 
 class Source(NamedTuple):

@@ -63,7 +63,7 @@ class Engine:
 
     def run(
         self, parts: Sequence[tuple[Program, Ready, slice]], images: Floats, results: Sequence[Floats], threads: int, watch: Any
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Fill the results, part by part. threads: is in the steps."""
         del threads
         for _, ready, rows in parts:

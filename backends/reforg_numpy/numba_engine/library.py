@@ -22,7 +22,7 @@ NAME = "reforg_kernels"
 ADDRESS, WHOLE = ctypes.c_void_p, ctypes.c_int64
 FUNCTION = ctypes.CFUNCTYPE(
     None, ADDRESS, WHOLE, ADDRESS, WHOLE, ADDRESS, WHOLE, ADDRESS, WHOLE, ADDRESS, ADDRESS, WHOLE, WHOLE, WHOLE
-)  # fmt: skip
+)
 DIGEST = sha256().digest_size
 
 

@@ -19,7 +19,7 @@ from reforg.plans.steps import (
     Reorganize,
     Step,
     Take,
-)  # fmt: skip
+)
 from reforg_numpy.numba_engine import codes
 from reforg_numpy.numba_engine.packing import Weights
 from reforg_numpy.numba_engine.shapes import CHUNK, DEPTH, HEIGHT, PANEL

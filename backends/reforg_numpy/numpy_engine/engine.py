@@ -59,9 +59,13 @@ class Engine:
         return deque()
 
     def run(
-        self, parts: Sequence[tuple[Program, "deque[Bound]", slice]], images: Floats, results: Sequence[Floats], threads: int,
+        self,
+        parts: Sequence[tuple[Program, "deque[Bound]", slice]],
+        images: Floats,
+        results: Sequence[Floats],
+        threads: int,
         watch: Any,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Fill the results, part by part."""
         workers = min(threads, len(parts))
         told = None if watch is None else lambda name, seconds, count: watch(name, seconds / workers, count)

@@ -21,7 +21,7 @@ from reforg.plans.steps import (
     Reorganize,
     Step,
     Take,
-)  # fmt: skip
+)
 from reforg_numpy import coefficients
 from reforg_numpy.memory import Floats
 from reforg_numpy.numpy_engine.memory import Memory, in_place, weight

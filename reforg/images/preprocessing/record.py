@@ -67,9 +67,12 @@ class Preprocessing:
             if height * width > MOST_PIXELS:
                 raise ConfigError(f"preprocessing {name} {height}x{width} has more than {MOST_PIXELS:,} pixels")
         for name, known in (
-            ("resize", RESIZES), ("crop_mode", CROPS), ("interpolation", INTERPOLATIONS), ("colour", COLOURS),
+            ("resize", RESIZES),
+            ("crop_mode", CROPS),
+            ("interpolation", INTERPOLATIONS),
+            ("colour", COLOURS),
             ("crop_offset", OFFSETS),
-        ):  # fmt: skip
+        ):
             check_word(name, getattr(self, name), known)
         for name in ("mean", "std"):
             object.__setattr__(self, name, statistic(name, getattr(self, name), self.channels))

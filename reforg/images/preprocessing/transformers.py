@@ -55,9 +55,17 @@ def of_transformers(cfg: Mapping[str, Any], image_size: Any, model_type: str = "
         raise ConfigError("preprocessing: do_pad is not known here")
     mean, std = _normalization(cfg, told, channels)
     return Preprocessing(
-        size, mode, target, _ratio(size, target), "center" if crops else "none", _interpolation(cfg, told), mean, std, channels,
+        size,
+        mode,
+        target,
+        _ratio(size, target),
+        "center" if crops else "none",
+        _interpolation(cfg, told),
+        mean,
+        std,
+        channels,
         crop_offset="floored",
-    )  # fmt: skip
+    )
 
 
 def _processor(cfg: Mapping[str, Any], model_type: str) -> str:

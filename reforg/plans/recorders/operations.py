@@ -22,9 +22,15 @@ def layer_norm(x: Any, weight: Any, bias: Any, eps: float) -> Tokens:
 
 
 def convolve(
-    name: str, source: Maps | Images, parameters: tuple[Any, Any], place: str, stride: int, padding: int = 0,
-    norm: tuple[Packed, Packed] | None = None, end: ProductEnd = "plain",
-) -> Maps:  # fmt: skip
+    name: str,
+    source: Maps | Images,
+    parameters: tuple[Any, Any],
+    place: str,
+    stride: int,
+    padding: int = 0,
+    norm: tuple[Packed, Packed] | None = None,
+    end: ProductEnd = "plain",
+) -> Maps:
     """A convolution, as a product of windows; norm: the gain and the shift of a batch norm behind it (see `folded`)."""
     program, (weight, bias) = source.program, parameters
     columns, channels, size, _ = weight.shape
@@ -35,10 +41,23 @@ def convolve(
     matrix, order = (None, "planes") if isinstance(source, Images) else (source.matrix, "pixels")
     program.add(
         Convolve(
-            name, target, Packed(weight, order), shift, gain, end, matrix, size=size, stride=stride, padding=padding,
-            channels=channels, height=height, width=width, out_height=down, out_width=across,
+            name,
+            target,
+            Packed(weight, order),
+            shift,
+            gain,
+            end,
+            matrix,
+            size=size,
+            stride=stride,
+            padding=padding,
+            channels=channels,
+            height=height,
+            width=width,
+            out_height=down,
+            out_width=across,
         )
-    )  # fmt: skip
+    )
     return Maps(Tokens(program, target, down * across), (down, across))
 
 

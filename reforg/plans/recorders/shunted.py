@@ -89,11 +89,20 @@ def attend_group(
     depth = width // heads
     program.add(
         Attention(
-            f"{path}.branches.{branch}.context", context, queries.from_column(branch * width, width), keys, values,
-            key_count=kv.rows // program.images, group=x.rows, heads=heads, depth=depth, scale=depth**-0.5, column=branch * width,
+            f"{path}.branches.{branch}.context",
+            context,
+            queries.from_column(branch * width, width),
+            keys,
+            values,
+            key_count=kv.rows // program.images,
+            group=x.rows,
+            heads=heads,
+            depth=depth,
+            scale=depth**-0.5,
+            column=branch * width,
             attended=None,
         )
-    )  # fmt: skip
+    )
     return values
 
 

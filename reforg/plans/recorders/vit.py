@@ -98,10 +98,20 @@ def attend(net: Network, path: str, branch: str, x: Tokens, config: Any, wanted:
     rows = None if attended is None else attended.from_row(config.branches.index(branch) * images, images)
     return program.add(
         Attention(
-            f"{path}.attn{branch}.context", context, queries, others.from_column(0, width), others.from_column(width, width),
-            key_count=x.rows, group=wanted, heads=config.num_heads, depth=depth, scale=depth**-0.5, column=0, attended=rows,
+            f"{path}.attn{branch}.context",
+            context,
+            queries,
+            others.from_column(0, width),
+            others.from_column(width, width),
+            key_count=x.rows,
+            group=wanted,
+            heads=config.num_heads,
+            depth=depth,
+            scale=depth**-0.5,
+            column=0,
+            attended=rows,
         )
-    )  # fmt: skip
+    )
 
 
 def take(path: str, x: Tokens, wanted: int) -> Tokens:
@@ -120,10 +130,19 @@ def reorganize(path: str, x: Tokens, attended: Matrix, count: int, config: Any) 
     target = program.matrix(place, program.images * after, x.matrix.columns)
     program.add(
         Reorganize(
-            f"{path}.reorganized", target, x.matrix, attended, tokens=x.rows, group=after, special=special, kept=count,
-            fuse=config.fuse_token, heads=config.num_heads, branches=len(config.branches),
+            f"{path}.reorganized",
+            target,
+            x.matrix,
+            attended,
+            tokens=x.rows,
+            group=after,
+            special=special,
+            kept=count,
+            fuse=config.fuse_token,
+            heads=config.num_heads,
+            branches=len(config.branches),
         )
-    )  # fmt: skip
+    )
     return Tokens(program, target, after)
 
 

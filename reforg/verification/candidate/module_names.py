@@ -12,7 +12,7 @@ from reforg.weights.spelling_tables import (
     TRANSFORMERS_4,
     TRANSFORMERS_5,
     Name,
-)  # fmt: skip
+)
 
 QUERIES_KEYS_VALUES = (("q", "k", "v"), ("q_proj", "k_proj", "v_proj"), ("query", "key", "value"), ("to_q", "to_k", "to_v"))
 NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)")

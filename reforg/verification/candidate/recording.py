@@ -66,9 +66,7 @@ class Given:
     notes: tuple[str, ...] = ()
 
 
-def recorded(
-    candidate: Any, model: Model, images: Values, precision: Precision, rename: Rename, known: Sequence[str]
-) -> Recording:  # fmt: skip
+def recorded(candidate: Any, model: Model, images: Values, precision: Precision, rename: Rename, known: Sequence[str]) -> Recording:
     """A candidate's values for images (B, C, H, W), which are float64 or float32.
 
     candidate: a mapping of arrays of any library; a path to .safetensors or .npz, or to .onnx; a function of the images,

@@ -110,9 +110,7 @@ def _without_repeats(placed: Mapping[str, Place]) -> dict[str, Place]:
     return {old: there for old, there in placed.items() if there.parts == 1 or there.name not in whole}
 
 
-def _check_targets(
-    placed: Mapping[str, Place], found: Mapping[str, Place | None], rename: Rename, known: Sequence[str]
-) -> None:  # fmt: skip
+def _check_targets(placed: Mapping[str, Place], found: Mapping[str, Place | None], rename: Rename, known: Sequence[str]) -> None:
     """ConfigError where two values have one place, or where the user's own word for a value is no name."""
     taken: dict[Place, str] = {}
     for old, there in placed.items():

@@ -177,9 +177,7 @@ def _with_names(best: Attempt, plain: Attempt) -> Attempt:
     return best.with_log(named)
 
 
-def _under_a_name_that_is_held(
-    session: Session, observation: Observation, following: list[str], wrong: list[str]
-) -> Observation:  # fmt: skip
+def _under_a_name_that_is_held(session: Session, observation: Observation, following: list[str], wrong: list[str]) -> Observation:
     """An inferred fault, under the name of a value that the candidate holds. following: such names behind it. wrong: those beyond
     their limits in the unit as it stands.
     """

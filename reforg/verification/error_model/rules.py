@@ -58,9 +58,7 @@ def conv2d(x: Uncertain, weight: Uncertain, bias: Uncertain | None = None, strid
     squares = x.rounding.squares(weight.value)
     y = conv.conv2d(x.value, weight.value, None, stride, padding)
     count = math.prod(weight.shape[1:])
-    return _shifted(
-        _product(x, count, y, lambda part: conv.conv2d(part, squares, None, stride, padding)), bias, (-1, 1, 1), count
-    )  # fmt: skip
+    return _shifted(_product(x, count, y, lambda part: conv.conv2d(part, squares, None, stride, padding)), bias, (-1, 1, 1), count)
 
 
 def depthwise_conv2d(x: Uncertain, weight: Uncertain, bias: Uncertain | None = None, padding: int = 1) -> Uncertain:
@@ -70,7 +68,7 @@ def depthwise_conv2d(x: Uncertain, weight: Uncertain, bias: Uncertain | None = N
     count = math.prod(weight.shape[2:])
     return _shifted(
         _product(x, count, y, lambda part: conv.depthwise_conv2d(part, squares, None, padding)), bias, (-1, 1, 1), count
-    )  # fmt: skip
+    )
 
 
 def layer_norm(x: Uncertain, weight: Uncertain, bias: Uncertain, eps: float) -> Uncertain:
@@ -243,11 +241,21 @@ def gather(tokens: Uncertain, indices: Any) -> Uncertain:
 OPERATIONS: Ops = REFERENCE.replaced(
     "error model",
     {
-        "linear": linear, "layer_norm": layer_norm, "batch_norm": batch_norm, "erf": erf, "gelu": gelu, "relu": relu,
-        "softmax": softmax, "attention": attention, "conv2d": conv2d, "depthwise_conv2d": depthwise_conv2d,
-        "resize": resampled, "rank": rank, "gather": gather,
+        "linear": linear,
+        "layer_norm": layer_norm,
+        "batch_norm": batch_norm,
+        "erf": erf,
+        "gelu": gelu,
+        "relu": relu,
+        "softmax": softmax,
+        "attention": attention,
+        "conv2d": conv2d,
+        "depthwise_conv2d": depthwise_conv2d,
+        "resize": resampled,
+        "rank": rank,
+        "gather": gather,
     },
-)  # fmt: skip
+)
 """Every operation of the reference on uncertain arrays."""
 
 __all__ = ["OPERATIONS", "Rounding"]

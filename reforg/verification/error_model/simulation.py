@@ -44,9 +44,19 @@ class Simulated(Model):
             for name, value in model.weights.items()
         }
         super().__init__(
-            model.name, model.config, weights, backend, kind, None, "reference", model.check_finite, model.labels,
-            model.preprocessing, rounded(precision), lambda value: stored(value) if value.dtype.kind == "f" else value,
-        )  # fmt: skip
+            model.name,
+            model.config,
+            weights,
+            backend,
+            kind,
+            None,
+            "reference",
+            model.check_finite,
+            model.labels,
+            model.preprocessing,
+            rounded(precision),
+            lambda value: stored(value) if value.dtype.kind == "f" else value,
+        )
         self.precision = precision
 
     def __repr__(self) -> str:

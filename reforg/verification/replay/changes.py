@@ -23,7 +23,7 @@ Found = TypeVar("Found")
 
 def for_attempt(
     session: Session, assumed: Mapping[str, Uncertain] | None = None, overrides: Mapping[Key, Step] | None = None
-) -> Session:  # fmt: skip
+) -> Session:
     """The same state, in which nothing is judged, with more values assumed or more steps taken otherwise.
 
     What is put on record there leaves the session that it was made of as it is.
@@ -52,9 +52,12 @@ def for_trial(session: Session, key: Key, step: Step, parents: Iterable[Call]) -
 
 
 def from_the_start(
-    session: Session, overrides: Mapping[Key, Step], images: slice = slice(None), plain: bool = False,
+    session: Session,
+    overrides: Mapping[Key, Step],
+    images: slice = slice(None),
+    plain: bool = False,
     allowed: Mapping[str, Values] | None = None,
-) -> Session:  # fmt: skip
+) -> Session:
     """The state before anything was replayed, of some of the images, for a replay of the whole model in which nothing is judged.
 
     What is to be done otherwise and allowed in this session is so there too. plain: without variances, for a first look.
@@ -66,9 +69,7 @@ def from_the_start(
         weights = {name: rounding.exact(weight.value) for name, weight in weights.items()}
     count = len(range(session.batch)[images])
     wider = {name: variance[images] for name, variance in {**session.allowed, **(allowed or {})}.items()}
-    return Session(
-        session.config, rounding, weights, values, count, overrides={**session.overrides, **overrides}, allowed=wider
-    )  # fmt: skip
+    return Session(session.config, rounding, weights, values, count, overrides={**session.overrides, **overrides}, allowed=wider)
 
 
 def judged_by(session: Session, judge: Judge) -> Session:

@@ -99,9 +99,7 @@ def _outermost(net: ReplayNetwork) -> tuple[Ops, Trace]:
     return OPERATIONS.replaced("replay", layers | entered), trace
 
 
-def _noted(
-    net: ReplayNetwork, kind: str, results: dict[Uncertain, Callable[[str], Any]], *arguments: Any, **settings: Any
-) -> Any:  # fmt: skip
+def _noted(net: ReplayNetwork, kind: str, results: dict[Uncertain, Callable[[str], Any]], *arguments: Any, **settings: Any) -> Any:
     """The result of an operation; where it is called as a layer calls it, with what is to be done when the trace is given it."""
     result = getattr(OPERATIONS, kind)(*arguments, **settings)
     parameters, count = LAYERS[kind]

@@ -54,9 +54,14 @@ def rows_of(kept: Indices, fuses: bool) -> Rows:
 
 
 def rows_by_value(
-    session: Session, path: str, tokens: Uncertain, fused: Uncertain | None, config: VitConfig, expected: Rows,
+    session: Session,
+    path: str,
+    tokens: Uncertain,
+    fused: Uncertain | None,
+    config: VitConfig,
+    expected: Rows,
     becomes: str | None,
-) -> Rows | None:  # fmt: skip
+) -> Rows | None:
     """The candidate's rows, by the value that shows them most sharply; None where none does.
 
     Rows that are tokens within rounding tell more than rows that are merely near, and a reading with as many fused tokens as

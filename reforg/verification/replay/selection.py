@@ -99,9 +99,14 @@ def _judge(session: Session, path: str, ranked: Ranked, rows: Rows) -> None:
     reordered = not np.array_equal(rows.tokens, expected.tokens)
     # Attention does not mind the order of tokens. Another order is no fault, and neither is a choice that rounding may turn.
     verdict = (
-        DIVERGES if not right or any(image.excess > 1 for image in images)
-        else FLIPPED if any(flips) else REORDERED if reordered else EQUAL
-    )  # fmt: skip
+        DIVERGES
+        if not right or any(image.excess > 1 for image in images)
+        else FLIPPED
+        if any(flips)
+        else REORDERED
+        if reordered
+        else EQUAL
+    )
     margins, limits = _margins(ranked)
     record_selection(session, Selection(path, margins, limits, flips, reordered, verdict))
     record(session, _compared(path, ranked.scores, rows, images, (expected.tokens.shape[1], right)), supplied=False)

@@ -22,15 +22,23 @@ def as_dict(report: Findings) -> dict[str, Any]:
     """
     faults = [_difference(fault) for fault in report.faults]
     return {
-        "schema": SCHEMA, "reforg": __version__,
-        "model": _text(report.model), "dtype": report.dtype, "candidate": _text(report.candidate), "images": int(report.images),
-        "passed": report.passed, "verdict": report.verdict, "explanation": _optional(report.explanation),
-        "first": faults[0] if faults else None, "faults": faults,
+        "schema": SCHEMA,
+        "reforg": __version__,
+        "model": _text(report.model),
+        "dtype": report.dtype,
+        "candidate": _text(report.candidate),
+        "images": int(report.images),
+        "passed": report.passed,
+        "verdict": report.verdict,
+        "explanation": _optional(report.explanation),
+        "first": faults[0] if faults else None,
+        "faults": faults,
         "differences": [_difference(difference) for difference in report.differences],
         "selections": [_selection(selection) for selection in report.selections],
-        "unknown": [_text(name) for name in report.unknown], "unseen": [_text(name) for name in report.unseen],
+        "unknown": [_text(name) for name in report.unknown],
+        "unseen": [_text(name) for name in report.unseen],
         "notes": [_text(note) for note in report.notes],
-    }  # fmt: skip
+    }
 
 
 def write_json(report: Findings, path: str | os.PathLike[str]) -> None:
@@ -48,20 +56,30 @@ def write_html(report: Findings, path: str | os.PathLike[str]) -> None:
 def _difference(difference: Difference) -> dict[str, Any]:
     where = difference.where
     return {
-        "name": _text(difference.name), "operation": _text(difference.operation), "passed": bool(difference.passed),
-        "kind": kind_of(difference), "worst": _finite(difference.worst), "limit": _finite(difference.limit),
-        "share": _finite(share(difference)), "where": None if where is None else [int(index) for index in where],
-        "shape_got": [int(size) for size in difference.shape_got], "shape_wanted": [int(size) for size in difference.shape_wanted],
-        "explanation": _optional(difference.explanation), "note": _text(difference.note),
-    }  # fmt: skip
+        "name": _text(difference.name),
+        "operation": _text(difference.operation),
+        "passed": bool(difference.passed),
+        "kind": kind_of(difference),
+        "worst": _finite(difference.worst),
+        "limit": _finite(difference.limit),
+        "share": _finite(share(difference)),
+        "where": None if where is None else [int(index) for index in where],
+        "shape_got": [int(size) for size in difference.shape_got],
+        "shape_wanted": [int(size) for size in difference.shape_wanted],
+        "explanation": _optional(difference.explanation),
+        "note": _text(difference.note),
+    }
 
 
 def _selection(selection: Selection) -> dict[str, Any]:
     return {
-        "path": _text(selection.path), "verdict": selection.verdict, "reordered": bool(selection.reordered),
-        "margins": [_finite(margin) for margin in selection.margins], "limits": [_finite(limit) for limit in selection.limits],
+        "path": _text(selection.path),
+        "verdict": selection.verdict,
+        "reordered": bool(selection.reordered),
+        "margins": [_finite(margin) for margin in selection.margins],
+        "limits": [_finite(limit) for limit in selection.limits],
         "flips": [int(count) for count in selection.flips],
-    }  # fmt: skip
+    }
 
 
 def _finite(value: float) -> float | None:

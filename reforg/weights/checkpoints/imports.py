@@ -20,22 +20,66 @@ STANDARD = sys.stdlib_module_names | {
     *("new", "imp", "asyncore", "distutils", "smtpd", "dl", "UserDict", "UserList", "Queue", "anydbm", "dbhash", "whichdb"),
 }
 # Of the standard library, plain data. Objects of these classes become stubs unless the reader knows how to build them.
-DATA = frozenset({
-    "argparse.Namespace", "types.SimpleNamespace", "collections.OrderedDict", "collections.defaultdict", "collections.Counter",
-    "collections.deque", "copyreg._reconstructor", "_codecs.encode", "decimal.Decimal", "fractions.Fraction", "uuid.UUID",
-    *(f"builtins.{kind}" for kind in (
-        "object", "set", "frozenset", "list", "tuple", "dict", "int", "float", "complex", "str", "bool", "bytes", "bytearray",
-        "slice", "range", "unicode", "long", "xrange", "Ellipsis", "NotImplemented",
-    )),
-    *("builtins.getattr", "builtins.type", "_operator.getitem"),  # which are functions of our own
-    *(f"typing.{kind}" for kind in ("Any", "Callable", "ClassVar", "Dict", "List", "Literal", "Optional", "Set", "Tuple", "Union")),
-    *("types.GenericAlias", "time.struct_time", "array.array", "array._array_reconstructor", "re._compile"),
-    *("collections.UserDict", "collections.ChainMap"),
-    *(f"{module}.{kind}" for module in ("pathlib", "pathlib._local") for kind in (
-        "Path", "PosixPath", "WindowsPath", "PurePath", "PurePosixPath", "PureWindowsPath",
-    )),
-    *(f"datetime.{kind}" for kind in ("datetime", "date", "time", "timedelta", "timezone")),
-})  # fmt: skip
+DATA = frozenset(
+    {
+        "argparse.Namespace",
+        "types.SimpleNamespace",
+        "collections.OrderedDict",
+        "collections.defaultdict",
+        "collections.Counter",
+        "collections.deque",
+        "copyreg._reconstructor",
+        "_codecs.encode",
+        "decimal.Decimal",
+        "fractions.Fraction",
+        "uuid.UUID",
+        *(
+            f"builtins.{kind}"
+            for kind in (
+                "object",
+                "set",
+                "frozenset",
+                "list",
+                "tuple",
+                "dict",
+                "int",
+                "float",
+                "complex",
+                "str",
+                "bool",
+                "bytes",
+                "bytearray",
+                "slice",
+                "range",
+                "unicode",
+                "long",
+                "xrange",
+                "Ellipsis",
+                "NotImplemented",
+            )
+        ),
+        *("builtins.getattr", "builtins.type", "_operator.getitem"),  # which are functions of our own
+        *(
+            f"typing.{kind}"
+            for kind in ("Any", "Callable", "ClassVar", "Dict", "List", "Literal", "Optional", "Set", "Tuple", "Union")
+        ),
+        *("types.GenericAlias", "time.struct_time", "array.array", "array._array_reconstructor", "re._compile"),
+        *("collections.UserDict", "collections.ChainMap"),
+        *(
+            f"{module}.{kind}"
+            for module in ("pathlib", "pathlib._local")
+            for kind in (
+                "Path",
+                "PosixPath",
+                "WindowsPath",
+                "PurePath",
+                "PurePosixPath",
+                "PureWindowsPath",
+            )
+        ),
+        *(f"datetime.{kind}" for kind in ("datetime", "date", "time", "timedelta", "timezone")),
+    }
+)
 # Functions and lower-case classes of other packages that build data. Their results are stubs.
 BUILDERS = re.compile(
     r"numpy\.(_?core\.)?(multiarray\.(scalar|_reconstruct)|numeric\._frombuffer|dtype|ndarray|bool_?|u?int\d+|float\d+|str_)"

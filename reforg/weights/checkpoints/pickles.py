@@ -23,9 +23,12 @@ Handler = Callable[[Machine], None]
 
 
 def load(
-    data: Any, start: int = 0, end: int | None = None, calls: Calls | None = None,
+    data: Any,
+    start: int = 0,
+    end: int | None = None,
+    calls: Calls | None = None,
     persistent: Callable[[Any], Any] | None = None,
-) -> tuple[Any, int]:  # fmt: skip
+) -> tuple[Any, int]:
     """The object that a pickle in `data[start:end]` describes, and where it ends; WeightsError where it is more than an object.
 
     calls: what stands for a function, by its path. persistent: what stands for a persistent id, an object elsewhere in the file.

@@ -136,7 +136,7 @@ def _plausible(steps: Steps, name: str, wanted: Values) -> bool:
 
 def _values(
     session: Session, found: Mapping[str, Tensors], images: Values, tensors: Mapping[str, Values], done: int
-) -> dict[str, Values]:  # fmt: skip
+) -> dict[str, Values]:
     """The values of all images; those of the first ones are there already."""
     names = list(dict.fromkeys(tensor for parts in found.values() for tensor in parts))
     seen = [{name: tensors[name] for name in names}]

@@ -64,9 +64,16 @@ def _in_order(order: tuple[int, ...]) -> Callable[[Uncertain, int], Heads]:
 
 
 def self_attention(
-    net: Any, path: str, x: Uncertain, num_heads: int, special: int, split: Any = _by_parts, merge: Any = merge_heads,
-    scale: Callable[[int, int], float] = lambda depth, width: depth**-0.5, soft: Any = softmax,
-) -> tuple[Any, Any]:  # fmt: skip
+    net: Any,
+    path: str,
+    x: Uncertain,
+    num_heads: int,
+    special: int,
+    split: Any = _by_parts,
+    merge: Any = merge_heads,
+    scale: Callable[[int, int], float] = lambda depth, width: depth**-0.5,
+    soft: Any = softmax,
+) -> tuple[Any, Any]:
     """The reference's, with other ways to split and merge heads, another scale of (D, C), another softmax."""
     width = x.shape[-1]
     queries, keys, values = split(net.linear(f"{path}.qkv", x), num_heads)

@@ -41,23 +41,34 @@ def _last_norm(net: Any, x: Uncertain, config: VitConfig) -> Uncertain:
 
 for _label, _pick in (
     ("pooled: mean of all tokens for the class token", lambda net, x, config: _repeated(mean(x, axis=1), config)),
-    ("pooled: mean of the patches for the class token",
-     lambda net, x, config: _repeated(mean(x[:, config.num_special :, :], axis=1), config)),
+    (
+        "pooled: mean of the patches for the class token",
+        lambda net, x, config: _repeated(mean(x[:, config.num_special :, :], axis=1), config),
+    ),
     ("pooled: last token for the class token", lambda net, x, config: _repeated(x[:, -1, :], config)),
     ("pooled: second token for the class token", lambda net, x, config: _repeated(x[:, 1, :], config)),
     ("pooled: class token for the mean of the patches", lambda net, x, config: _repeated(x[:, 0, :], config)),
     ("last norm missing", lambda net, x, config: [_unnormed(net, x, config)[:, token, :] for token in range(config.num_special)]),
     ("last norm applied twice", lambda net, x, config: vit.pool(net, _last_norm(net, x, config), config)),
-    ("norm after pooling: mean of all tokens",
-     lambda net, x, config: _repeated(_last_norm(net, mean(_unnormed(net, x, config), axis=1), config), config)),
-    ("norm after pooling: mean of the patches",
-     lambda net, x, config: _repeated(
-         _last_norm(net, mean(_unnormed(net, x, config)[:, config.num_special :, :], axis=1), config), config)),
-    ("pooled before the last norm, which is missing: mean of all tokens",
-     lambda net, x, config: _repeated(mean(_unnormed(net, x, config), axis=1), config)),
-    ("pooled: the maximum of the patches",
-     lambda net, x, config: _repeated(x.rounding.exact(x.value[:, config.num_special :].max(axis=1)), config)),
-):  # fmt: skip
+    (
+        "norm after pooling: mean of all tokens",
+        lambda net, x, config: _repeated(_last_norm(net, mean(_unnormed(net, x, config), axis=1), config), config),
+    ),
+    (
+        "norm after pooling: mean of the patches",
+        lambda net, x, config: _repeated(
+            _last_norm(net, mean(_unnormed(net, x, config)[:, config.num_special :, :], axis=1), config), config
+        ),
+    ),
+    (
+        "pooled before the last norm, which is missing: mean of all tokens",
+        lambda net, x, config: _repeated(mean(_unnormed(net, x, config), axis=1), config),
+    ),
+    (
+        "pooled: the maximum of the patches",
+        lambda net, x, config: _repeated(x.rounding.exact(x.value[:, config.num_special :].max(axis=1)), config),
+    ),
+):
     variant("vit.classify", _label, "head")(_states(_pick))
 
 

@@ -79,10 +79,15 @@ def _same(x: Any) -> Any:
 
 
 def _embed(
-    net: Any, images: Uncertain, config: VitConfig, order: Callable[[Uncertain], Uncertain] = _same,
-    table: Callable[[Uncertain, int], Uncertain | None] = lambda positions, special: positions, alone: bool | None = None,
-    special_last: bool = False, exchanged: bool = False,
-) -> Any:  # fmt: skip
+    net: Any,
+    images: Uncertain,
+    config: VitConfig,
+    order: Callable[[Uncertain], Uncertain] = _same,
+    table: Callable[[Uncertain, int], Uncertain | None] = lambda positions, special: positions,
+    alone: bool | None = None,
+    special_last: bool = False,
+    exchanged: bool = False,
+) -> Any:
     """The reference's embedding with other orders and positions.
 
     alone: whether patches get their positions before special tokens join them.

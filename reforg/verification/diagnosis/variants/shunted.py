@@ -40,9 +40,15 @@ for _label, _make, _after in (
 
 
 def block(
-    net: Any, path: str, x: Uncertain, grid: Grid, config: ShuntedConfig, stage: int, joins: Any = None,
+    net: Any,
+    path: str,
+    x: Uncertain,
+    grid: Grid,
+    config: ShuntedConfig,
+    stage: int,
+    joins: Any = None,
     normed: tuple[bool, bool] = (False, False),
-) -> Any:  # fmt: skip
+) -> Any:
     """The reference's block with other sums, or residuals that start from the normed tokens."""
     first, second = joins or (_plus, _plus)
     source = net.layer_norm(f"{path}.norm1", x, config.norm_eps)

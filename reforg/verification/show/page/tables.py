@@ -54,9 +54,11 @@ def _figures(difference: Difference) -> list[Cell]:
         return [("n", told), ("n", "&ndash;"), ("n", "&ndash;"), ("p", safe(place(difference)) or "&ndash;")]
     where = "root mean square" if kind == MEAN else place(difference)
     return [
-        ("n", figure(difference.worst)), ("n", figure(difference.limit)), ("n", times(share(difference))),
+        ("n", figure(difference.worst)),
+        ("n", figure(difference.limit)),
+        ("n", times(share(difference))),
         ("p", safe(where) or "&ndash;"),
-    ]  # fmt: skip
+    ]
 
 
 def _what(difference: Difference) -> str:
@@ -106,9 +108,12 @@ def _selection(selection: Selection) -> list[Cell]:
     figures = ("&ndash;",) * 3 if image is None else (figure(selection.margins[image]), figure(selection.limits[image]), str(image))
     order = ("another" if selection.reordered else "falling attention") if seen else "&ndash;"
     return [
-        ("name", path(selection.path)), ("", safe(selection.verdict)), *zip(("n", "n", ""), figures, strict=True),
-        ("n", f"{sum(selection.flips):,}" if seen else "&ndash;"), ("", order),
-    ]  # fmt: skip
+        ("name", path(selection.path)),
+        ("", safe(selection.verdict)),
+        *zip(("n", "n", ""), figures, strict=True),
+        ("n", f"{sum(selection.flips):,}" if seen else "&ndash;"),
+        ("", order),
+    ]
 
 
 def _table(caption: str, headings: Sequence[Cell], rows: Sequence[Sequence[Cell]]) -> str:
