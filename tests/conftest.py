@@ -37,7 +37,7 @@ OF_NO_LIBRARY = {  # files, the Hub, pictures, pages, commands: the same with an
 THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")  # which NumPy and torch read when they are loaded, as NumPy is by now
 BLAS = threadpoolctl.ThreadpoolController().select(user_api="blas").lib_controllers
 GRADIENTS = ("torch", "jax-jit")  # libraries that differentiate; tests marked `gradient` run on these
-COMPILING = pytest.StashKey[Path]()
+COMPILING = pytest.StashKey["Compiling"]()
 SEEN: Counter[str] = Counter()
 TRIED: Counter[str] = Counter()
 PROPERTIES: set[str] = set()
@@ -169,25 +169,37 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(f"--libraries asks for {', '.join(missing)}, which is not installed")
 
 
-def compile_ahead() -> Path:
-    """Begin to compile numba's kernels, where none are kept; the file that is locked until they are."""
+@dataclass(frozen=True)
+class Compiling:
+    """A process that compiles numba's kernels, and the file that is locked as long as it does."""
+
+    process: subprocess.Popen[bytes]
+    lock: Path
+
+
+def compile_ahead() -> Compiling:
+    """Begin to compile the kernels, where none are kept."""
     import fcntl
 
     lock, name = tempfile.mkstemp(prefix="reforg-kernels-")
     fcntl.flock(lock, fcntl.LOCK_EX)
-    subprocess.Popen([sys.executable, "-c", "from reforg_numpy.library import kernels; kernels()"], pass_fds=[lock])
-    os.close(lock)  # the lock is held as long as the other process has the file
-    return Path(name)
+    code = "from reforg_numpy.numba_engine.library import kernels; kernels()"
+    process = subprocess.Popen([sys.executable, "-c", code], pass_fds=[lock])
+    os.close(lock)  # the other process has the file open, and with it the lock
+    return Compiling(process, Path(name))
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    node.workerinput["compiling"] = str(node.config.stash.get(COMPILING, ""))
+    compiling = node.config.stash.get(COMPILING, None)
+    node.workerinput["compiling"] = str(compiling.lock) if compiling else ""
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    if COMPILING in config.stash:
-        config.stash[COMPILING].unlink()
+    if compiling := config.stash.get(COMPILING, None):
+        compiling.lock.unlink()
+        if compiling.process.wait():
+            raise RuntimeError("the kernels could not be compiled ahead of the workers")
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
