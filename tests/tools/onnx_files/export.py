@@ -316,7 +316,7 @@ DEIT3 = Family(
         "no LayerScale": (method("blocks.1", "scaled", unscaled), "blocks.1.attended"),
         "class token's position": (method("", "embed", positions_for_all), "embedded"),
         "patches by column": (method("patch_embed", "forward", patches_by_column), "patch_embed"),
-        "residual of the norm": (method("blocks.1", "attended", from_normed), "blocks.1.attended"),
+        "residual of the norm": (method("blocks.1", "attention", from_normed), "blocks.1.attended"),
         # Square scores with axes exchanged are read as another layout of the right ones, so that the next value shows the fault.
         "keys first": (method("blocks.2.attn", "forward", keys_before_queries), "blocks.2.attn.probs"),
     },
@@ -327,7 +327,7 @@ PARALLEL = Family(
     (3, 24, 24),
     micro(parallel=2),
     {
-        "not parallel": (method("blocks.0", "attended", one_after_the_other), "blocks.0.norm11"),
+        "not parallel": (method("blocks.0", "attention", one_after_the_other), "blocks.0.norm11"),
         "tanh": (replaced("blocks.1.mlp1.act", TANH), "blocks.1.mlp1.act"),
         "epsilon": (attribute("blocks.2.norm21", "eps", 1e-3), "blocks.2.norm21"),
         "no bias": (attribute("blocks.1.attn1.proj", "bias", None), "blocks.1.attn1.proj"),
