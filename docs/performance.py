@@ -50,9 +50,11 @@ def contest(*words: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "bench.json"
         subprocess.run(
-            [sys.executable, "-m", "reforg", "bench", *words, "--json", str(file)], check=True, stdout=subprocess.DEVNULL,
+            [sys.executable, "-m", "reforg", "bench", *words, "--json", str(file)],
+            check=True,
+            stdout=subprocess.DEVNULL,
             env={name: value for name, value in os.environ.items() if name not in SLOWING},
-        )  # fmt: skip
+        )
         found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         return found
 

@@ -75,11 +75,14 @@ def ratios(found: Found) -> str:
 
     rows = (
         row(
-            name, case["batch"], *(cell(results["numpy numba"], label) for label in labels), short(case["fastest_peer"]),
+            name,
+            case["batch"],
+            *(cell(results["numpy numba"], label) for label in labels),
+            short(case["fastest_peer"]),
             cell(results["numpy numpy"], "torch eager"),
         )
         for name, case, results in contests(found)
-    )  # fmt: skip
+    )
     return table(("model", "batch", *map(short, labels), "fastest", "NumPy of torch"), rows)
 
 
@@ -115,11 +118,13 @@ def resources(found: Found) -> str:
     cases = {(name, case["batch"]): results for name, case, results in contests(found)}
     rows = (
         row(
-            name, *(f"{results[label]['peak_memory_mb']:.0f}" for label in WEIGHED),
+            name,
+            *(f"{results[label]['peak_memory_mb']:.0f}" for label in WEIGHED),
             *(f"{cases[name, 1][label]['start_seconds']:.2f}" for label in WEIGHED),
         )
-        for (name, batch), results in cases.items() if batch == 32
-    )  # fmt: skip
+        for (name, batch), results in cases.items()
+        if batch == 32
+    )
     labels = [short(label) for label in WEIGHED]
     return table(("model", *(f"{label}, MB" for label in labels), *(f"{label}, s" for label in labels)), rows)
 

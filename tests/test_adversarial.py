@@ -411,17 +411,19 @@ def assert_reorganized(run, name, fuse, dtype):
     row = np.array([scores]).astype(dtype)
     tokens = (1.0 + uniform("tokens", (1, 1 + len(scores), 3))).astype(dtype)
     config = build_config("evit_tiny_patch16_224", fuse_token=fuse)
-    got = run(
-        lambda operations, x, s: evit.reorganize(Network({}, operations), "blocks.0", x, s, count, config), tokens, row
-    )[0].tolist()  # fmt: skip
+    got = run(lambda operations, x, s: evit.reorganize(Network({}, operations), "blocks.0", x, s, count, config), tokens, row)[
+        0
+    ].tolist()
     (special, *patches), (weights,) = tokens[0].astype(np.float64).tolist(), row.astype(np.float64).tolist()
     places = order(weights)
     assert got[: 1 + count] == [special, *(patches[place] for place in places[:count])]
     wanted = [fused([patches[place] for place in places[count:]], [weights[place] for place in places[count:]])] if fuse else []
     np.testing.assert_allclose(
-        np.reshape(got[1 + count :], (-1, 3)), np.reshape(wanted, (-1, 3)),
-        rtol=1.01 * ROUNDING[dtype] + len(scores) * SUMMED[dtype], atol=NORMAL[dtype],
-    )  # fmt: skip
+        np.reshape(got[1 + count :], (-1, 3)),
+        np.reshape(wanted, (-1, 3)),
+        rtol=1.01 * ROUNDING[dtype] + len(scores) * SUMMED[dtype],
+        atol=NORMAL[dtype],
+    )
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float16"])
@@ -615,8 +617,10 @@ def test_every_backend_ranks_and_halves_four_thousand_tokens(backend):
         seen.append((values, module.ops.rank(values)))
         return seen[-1][1]
 
-    weights, image = ({name: module.asarray(value, module.dtype("float64"), None) for name, value in arrays.items()}
-                      for arrays in (weights, {"images": image}))  # fmt: skip
+    weights, image = (
+        {name: module.asarray(value, module.dtype("float64"), None) for name, value in arrays.items()}
+        for arrays in (weights, {"images": image})
+    )
     features = vit.features(weights, image["images"], config, module.ops.replaced("ears", {"rank": rank}))
     features, attention, places = (np.asarray(module.to_numpy(array)) for array in (features, *seen[0]))
     assert distance(attention[0], np.array(scores)) <= 64 * ROUNDING["float64"]

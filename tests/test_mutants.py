@@ -64,9 +64,8 @@ def test_a_text_has_exactly_these_mutants():
     for name, (before, after) in expected.items():
         assert TEXT.count(before) >= 1
         assert found[name].apply(TEXT) in [
-            TEXT[:place] + after + TEXT[place + len(before) :]
-            for place in range(len(TEXT)) if TEXT.startswith(before, place)
-        ]  # fmt: skip
+            TEXT[:place] + after + TEXT[place + len(before) :] for place in range(len(TEXT)) if TEXT.startswith(before, place)
+        ]
 
 
 @pytest.mark.parametrize(

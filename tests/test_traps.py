@@ -278,9 +278,7 @@ class TestShunted:
 
     def test_without_a_head_the_logits_are_the_mean_over_tokens(self):
         model, trace = self.trace()
-        headless = reforg.create_model(
-            "shunted_t", weights=model.weights, dtype="float64", **{**SMALL_SHUNTED, "num_classes": 0}
-        )  # fmt: skip
+        headless = reforg.create_model("shunted_t", weights=model.weights, dtype="float64", **{**SMALL_SHUNTED, "num_classes": 0})
         np.testing.assert_allclose(headless(synthetic.images((1, 3, 64, 64), 6)), trace["norm4"].mean(axis=1), rtol=1e-12)
 
     def test_features_are_the_normed_tokens_of_the_last_stage(self):

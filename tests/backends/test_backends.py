@@ -25,7 +25,7 @@ FRAMEWORKS = {"numpy": "numpy", "torch": "torch", "jax": "jax", "cupy": "cupy"}
 MARKS = {"cupy": [pytest.mark.gpu]}
 BACKENDS = [
     pytest.param(name, marks=MARKS.get(name, [])) for name, module in FRAMEWORKS.items() if importlib.util.find_spec(module)
-]  # fmt: skip
+]
 LIMIT = {"float64": 1e-12, "float32": 1e-5}
 SMALL = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 3, "num_heads": 2, "num_classes": 5}
 STAGES = {"embed_dims": (8, 16, 24, 32), "depths": (1,) * 4, "num_heads": (2, 2, 4, 4), "mlp_ratios": (2,) * 4, "num_classes": 5}

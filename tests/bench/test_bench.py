@@ -531,9 +531,18 @@ def until(ready, seconds=60.0):
 
 def test_contestants_on_devices_are_told_apart(capsys, tmp_path):
     code, out, _ = typed(
-        capsys, "evit_fmnist", "--backend", "numpy,numpy@cpu", "--ops", "auto", "--against", "none", "--json", tmp_path / "a.json",
+        capsys,
+        "evit_fmnist",
+        "--backend",
+        "numpy,numpy@cpu",
+        "--ops",
+        "auto",
+        "--against",
+        "none",
+        "--json",
+        tmp_path / "a.json",
         *QUICK,
-    )  # fmt: skip
+    )
     assert code == 0
     assert "numpy auto on cpu" in out
     told = json.loads((tmp_path / "a.json").read_text())
@@ -659,8 +668,9 @@ def test_what_a_program_prints_is_no_answer(fakes, capsys):
 
 def test_weights_are_written_once_for_all_batches(tmp_path):
     material = Material(tmp_path)
-    first, second = (Case("evit_fmnist", {"depth": 4, "drop_loc": (1,)}, dtype, batch) for dtype, batch in
-                     (("float32", 1), ("float64", 3)))  # fmt: skip
+    first, second = (
+        Case("evit_fmnist", {"depth": 4, "drop_loc": (1,)}, dtype, batch) for dtype, batch in (("float32", 1), ("float64", 3))
+    )
     files = material.of(first)
     before, images = Path(files["weights"]).stat(), np.load(files["images"])
     assert material.of(second) == files | {"dtype": "float64"}

@@ -174,8 +174,12 @@ class TestCompletion:
         environment = os.environ | {"_REFORG_COMPLETE": "complete_bash", "COMP_WORDS": "reforg info evit_small", "COMP_CWORD": "2"}
         done = subprocess.run(
             [sys.executable, "-c", "import sys; sys.argv[0] = 'reforg'; from reforg.cli import main; main([])"],
-            env=environment, cwd=tmp_path, capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            env=environment,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert done.stdout.split() == reforg.list_models("evit_small*")
 
     def test_what_is_offered(self):

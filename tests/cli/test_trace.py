@@ -281,6 +281,9 @@ def test_tab_offers_what_there_is(words, offered):
     asked = {"_REFORG_COMPLETE": "complete_bash", "COMP_WORDS": f"reforg {words}", "COMP_CWORD": "3"}
     done = subprocess.run(
         [sys.executable, "-c", "import sys; sys.argv[0] = 'reforg'; from reforg.cli import main; main([])"],
-        env=os.environ | asked, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        env=os.environ | asked,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert offered in done.stdout.split()

@@ -277,7 +277,5 @@ def test_a_mistake_gets_one_sentence_and_leaves_no_file(capsys, files, arguments
 def test_tab_offers_what_there_is(words, offered):
     asked = {"_REFORG_COMPLETE": "complete_bash", "COMP_WORDS": f"reforg {words}", "COMP_CWORD": "3"}
     command = "import sys; sys.argv[0] = 'reforg'; from reforg.cli import main; main([])"
-    done = subprocess.run(
-        [sys.executable, "-c", command], env=os.environ | asked, capture_output=True, text=True, check=False
-    )  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", command], env=os.environ | asked, capture_output=True, text=True, check=False)
     assert offered in done.stdout.split()

@@ -101,14 +101,27 @@ def vits(draw):
     grid = st.tuples(st.integers(1, 4), st.integers(1, 4)).map(lambda sides: (sides[0] * patch, sides[1] * patch))
     distilled = draw(st.booleans())
     config = VitConfig(
-        family=draw(st.sampled_from(["deit", "deit3"])), img_size=draw(grid), patch_size=patch, in_chans=draw(st.integers(1, 3)),
-        num_classes=draw(st.integers(0, 3)), embed_dim=4 * heads, depth=depth, num_heads=heads,
-        mlp_ratio=draw(st.floats(0.3, 3)), qkv_bias=draw(st.booleans()), init_values=draw(st.sampled_from([None, 1.0])),
-        no_embed_class=draw(st.booleans()), distilled=distilled,
-        global_pool="token" if distilled else draw(st.sampled_from(["token", "avg"])), parallel=draw(st.sampled_from([1, 2])),
-        stem=stem, keep_rate=draw(st.tuples(*[st.floats(0.05, 1)] * depth)), fuse_token=draw(st.booleans()),
-        antialias=draw(st.booleans()), modules=draw(st.sampled_from(["timm", "official"])),
-    )  # fmt: skip
+        family=draw(st.sampled_from(["deit", "deit3"])),
+        img_size=draw(grid),
+        patch_size=patch,
+        in_chans=draw(st.integers(1, 3)),
+        num_classes=draw(st.integers(0, 3)),
+        embed_dim=4 * heads,
+        depth=depth,
+        num_heads=heads,
+        mlp_ratio=draw(st.floats(0.3, 3)),
+        qkv_bias=draw(st.booleans()),
+        init_values=draw(st.sampled_from([None, 1.0])),
+        no_embed_class=draw(st.booleans()),
+        distilled=distilled,
+        global_pool="token" if distilled else draw(st.sampled_from(["token", "avg"])),
+        parallel=draw(st.sampled_from([1, 2])),
+        stem=stem,
+        keep_rate=draw(st.tuples(*[st.floats(0.05, 1)] * depth)),
+        fuse_token=draw(st.booleans()),
+        antialias=draw(st.booleans()),
+        modules=draw(st.sampled_from(["timm", "official"])),
+    )
     return config, draw(grid | st.just(config.image_shape))
 
 
@@ -117,11 +130,17 @@ def shunteds(draw):
     four = lambda values: st.tuples(*[values] * 4)  # noqa: E731
     ratios = draw(four(st.sampled_from([1, 2, 4])))
     config = build_config(
-        "shunted_t", embed_dims=draw(four(st.sampled_from([4, 8]))), depths=draw(four(st.integers(1, 2))),
-        num_heads=draw(four(st.sampled_from([2, 4]))), mlp_ratios=draw(four(st.floats(0.3, 2))), sr_ratios=ratios,
-        num_conv=draw(st.integers(0, 2)), in_chans=draw(st.integers(1, 3)), num_classes=draw(st.integers(0, 2)),
+        "shunted_t",
+        embed_dims=draw(four(st.sampled_from([4, 8]))),
+        depths=draw(four(st.integers(1, 2))),
+        num_heads=draw(four(st.sampled_from([2, 4]))),
+        mlp_ratios=draw(four(st.floats(0.3, 2))),
+        sr_ratios=ratios,
+        num_conv=draw(st.integers(0, 2)),
+        in_chans=draw(st.integers(1, 3)),
+        num_classes=draw(st.integers(0, 2)),
         qkv_bias=draw(st.booleans()),
-    )  # fmt: skip
+    )
     sides = st.integers(max(4 * 2**stage * ratio for stage, ratio in enumerate(ratios)), 140)
     return config, draw(st.tuples(sides, sides))
 
@@ -215,8 +234,11 @@ def test_tokens_by_hand():
 
 
 def test_the_parts_are_those_of_the_model():
-    stages = [part for stage, depth in enumerate((1, 1, 3, 1), 1)
-              for part in (f"patch_embed{stage}", *(f"block{stage}.{number}" for number in range(depth)))]  # fmt: skip
+    stages = [
+        part
+        for stage, depth in enumerate((1, 1, 3, 1), 1)
+        for part in (f"patch_embed{stage}", *(f"block{stage}.{number}" for number in range(depth)))
+    ]
     assert list(reforg.cost("shunted_fmnist").by_block) == [*stages, "head"]
     assert list(reforg.cost("deit3_fmnist").by_block) == ["patch_embed", *(f"blocks.{number}" for number in range(8)), "head"]
 

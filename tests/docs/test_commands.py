@@ -52,9 +52,15 @@ def steady(text: str) -> str:
 
 def typed(command: str, folder: Path) -> str:
     done = subprocess.run(
-        ["bash", "-c", command], cwd=folder, env=ENVIRONMENT, check=False, text=True, stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+        ["bash", "-c", command],
+        cwd=folder,
+        env=ENVIRONMENT,
+        check=False,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
     return done.stdout
 
 

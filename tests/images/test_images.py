@@ -750,9 +750,7 @@ class TestPreprocess:
         st.sampled_from([1, 3]),
     )
     def test_any_image_comes_out_at_exactly_the_size(self, sides, size, ratio, resize, crop, interpolation, offset, channels):
-        record = Preprocessing(
-            size, resize, None, ratio, crop, interpolation, 0.5, 0.5, channels=channels, crop_offset=offset
-        )  # fmt: skip
+        record = Preprocessing(size, resize, None, ratio, crop, interpolation, 0.5, 0.5, channels=channels, crop_offset=offset)
         try:
             found = images.prepared(noise(*sides, 3), record)
         except reforg.ImageError as error:

@@ -144,20 +144,39 @@ def hybrid_stem(channels: int, width: int) -> nn.Sequential:
     """Patches of 4, 8 and 16 pixels, a batch norm after each, GELU between."""
     quarter = width // 4
     return nn.Sequential(
-        nn.Conv2d(channels, quarter, 4, 4), nn.BatchNorm2d(quarter), nn.GELU(),
-        nn.Conv2d(quarter, quarter, 2, 2), nn.BatchNorm2d(quarter), nn.GELU(),
-        nn.Conv2d(quarter, width, 2, 2), nn.BatchNorm2d(width),
-    )  # fmt: skip
+        nn.Conv2d(channels, quarter, 4, 4),
+        nn.BatchNorm2d(quarter),
+        nn.GELU(),
+        nn.Conv2d(quarter, quarter, 2, 2),
+        nn.BatchNorm2d(quarter),
+        nn.GELU(),
+        nn.Conv2d(quarter, width, 2, 2),
+        nn.BatchNorm2d(width),
+    )
 
 
 class VisionTransformer(nn.Module):
     """EViT and DeiT III; `rates` are the constructor's keep rates, one a block."""
 
     def __init__(
-        self, grid: Grid, patch: int, channels: int, classes: int, width: int, heads: int, hidden: int,
-        rates: Sequence[float], fuse: bool, qkv_bias: bool = True, distilled: bool = False, branches: int = 1, gains: bool = False,
-        bare_class: bool = False, stem: str = "patch", antialias: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        grid: Grid,
+        patch: int,
+        channels: int,
+        classes: int,
+        width: int,
+        heads: int,
+        hidden: int,
+        rates: Sequence[float],
+        fuse: bool,
+        qkv_bias: bool = True,
+        distilled: bool = False,
+        branches: int = 1,
+        gains: bool = False,
+        bare_class: bool = False,
+        stem: str = "patch",
+        antialias: bool = False,
+    ) -> None:
         super().__init__()
         self.grid, self.patch, self.bare_class, self.antialias = grid, patch, bare_class, antialias
         self.special = 2 if distilled else 1
@@ -314,9 +333,17 @@ class OverlappingEmbedding(nn.Module):
 
 class ShuntedTransformer(nn.Module):
     def __init__(
-        self, channels: int, classes: int, widths: Sequence[int], depths: Sequence[int], heads: Sequence[int],
-        hidden: Sequence[int], ratios: Sequence[int], convolutions: int, qkv_bias: bool,
-    ) -> None:  # fmt: skip
+        self,
+        channels: int,
+        classes: int,
+        widths: Sequence[int],
+        depths: Sequence[int],
+        heads: Sequence[int],
+        hidden: Sequence[int],
+        ratios: Sequence[int],
+        convolutions: int,
+        qkv_bias: bool,
+    ) -> None:
         super().__init__()
         for stage in range(4):
             width = widths[stage]

@@ -23,7 +23,7 @@ from transformers import (
     ViTConfig,
     ViTForImageClassification,
     ViTModel,
-)  # fmt: skip
+)
 
 import reforg
 from reforg.catalog import synthetic

@@ -42,10 +42,19 @@ def of_timm(name: str, **changes: Any) -> tuple[str, dict[str, Any], nn.Module]:
 def literal_vit(name: str, **changes: Any) -> tuple[str, dict[str, Any], nn.Module]:
     rate = changes.get("keep_rate", 1.0)
     module = VisionTransformer(
-        grid=(4, 4), patch=8, channels=3, classes=50, width=32, heads=4, hidden=128, rates=[1.0, rate, 1.0],
-        fuse=changes.get("fuse_token", True), branches=changes.get("parallel", 1), gains="init_values" in changes,
+        grid=(4, 4),
+        patch=8,
+        channels=3,
+        classes=50,
+        width=32,
+        heads=4,
+        hidden=128,
+        rates=[1.0, rate, 1.0],
+        fuse=changes.get("fuse_token", True),
+        branches=changes.get("parallel", 1),
+        gains="init_values" in changes,
         bare_class=changes.get("no_embed_class", False),
-    )  # fmt: skip
+    )
     return name, SMALL | {"drop_loc": (1,)} | changes, module
 
 

@@ -264,9 +264,23 @@ def judged(fault: Fault, place: Any, dtype: str) -> Row:
     told = tuple(found.explanation or "" for found in report.faults)
     explained = len(told) == len(patterns) and all(map(re.search, patterns, told))
     return Row(
-        fault.id, fault.family, fault.label, place, dtype, exceeds(peak, rms), peak, rms, not report.passed,
-        names[:1] == wanted[:1] and set(wanted) <= set(names), wanted, names, explained, "; ".join(told), report.verdict, seconds,
-    )  # fmt: skip
+        fault.id,
+        fault.family,
+        fault.label,
+        place,
+        dtype,
+        exceeds(peak, rms),
+        peak,
+        rms,
+        not report.passed,
+        names[:1] == wanted[:1] and set(wanted) <= set(names),
+        wanted,
+        names,
+        explained,
+        "; ".join(told),
+        report.verdict,
+        seconds,
+    )
 
 
 def spelled(number: float) -> str:

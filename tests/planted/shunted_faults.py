@@ -36,14 +36,22 @@ def build(config: Any) -> nn.Module:
 
 register(
     Family(
-        FAMILY, "shunted_t",
+        FAMILY,
+        "shunted_t",
         {
-            "num_classes": 10, "embed_dims": (64, 32, 48, 64), "num_heads": (2, 2, 4, 4), "mlp_ratios": (1, 2, 2, 2),
-            "depths": (1, 1, 2, 1), "sr_ratios": (8, 4, 2, 1), "num_conv": 1,
+            "num_classes": 10,
+            "embed_dims": (64, 32, 48, 64),
+            "num_heads": (2, 2, 4, 4),
+            "mlp_ratios": (1, 2, 2, 2),
+            "depths": (1, 1, 2, 1),
+            "sr_ratios": (8, 4, 2, 1),
+            "num_conv": 1,
         },
-        3, (1, 3, 64, 96), build,
+        3,
+        (1, 3, 64, 96),
+        build,
     )
-)  # fmt: skip
+)
 
 
 def attribute(part: str, name: str, value: Any) -> Plant:
@@ -127,11 +135,17 @@ def epsilons() -> list[Fault]:
         ("batch", "", ("patch_embed1.conv.1", "patch_embed1.conv.4"), (1e-3, 1e-6)),
     )
     return [
-        fault(f"epsilon-{kind}-{eps:g}", f"epsilon {eps:g} in a norm of kind {kind}", attribute("", "eps", eps), places, shown,
-              rf"^epsilon (about )?{re.escape(spelled(eps))}$")
+        fault(
+            f"epsilon-{kind}-{eps:g}",
+            f"epsilon {eps:g} in a norm of kind {kind}",
+            attribute("", "eps", eps),
+            places,
+            shown,
+            rf"^epsilon (about )?{re.escape(spelled(eps))}$",
+        )
         for kind, shown, places, values in kinds
         for eps in values
-    ]  # fmt: skip
+    ]
 
 
 def reduction_at(number: str | None, norm: bool, gelu: bool) -> Plant:
@@ -157,8 +171,10 @@ def gelus() -> list[Fault]:
         fault("gelu-sigmoid", "GELU by sigmoid in the MLP", SIGMOID, BLOCKS, ".mlp.act", "^GELU: sigmoid"),
     ]
     for place in REDUCED:
-        for kind, plant in (("tanh", attribute(".attn.act", "approximate", "tanh")),
-                            ("sigmoid", method(".attn.act", "forward", with_sigmoid))):  # fmt: skip
+        for kind, plant in (
+            ("tanh", attribute(".attn.act", "approximate", "tanh")),
+            ("sigmoid", method(".attn.act", "forward", with_sigmoid)),
+        ):
             shown = [(f"{place}.attn.act@{call}", f"^GELU: {kind}") for call in (0, 1)]
             found.append(two(f"reduction-gelu-{kind}-{place}", f"GELU by {kind} after the reduction", at(place, plant), *shown))
     return found
@@ -314,11 +330,25 @@ def stems() -> list[Fault]:
     for position in (0, 3):
         norm, relu, following = (f"{path}.{position + step}" for step in (1, 2, 3))
         found += [
-            Fault("stem-relu", FAMILY, "ReLU missing", replaced("", nn.Identity), (relu,), lambda _, name=following: name,
-                  "ReLU missing"),
-            Fault("stem-norm", FAMILY, "batch norm missing", replaced("", nn.Identity), (norm,), lambda _, name=relu: name,
-                  "batch norm missing"),
-        ]  # fmt: skip
+            Fault(
+                "stem-relu",
+                FAMILY,
+                "ReLU missing",
+                replaced("", nn.Identity),
+                (relu,),
+                lambda _, name=following: name,
+                "ReLU missing",
+            ),
+            Fault(
+                "stem-norm",
+                FAMILY,
+                "batch norm missing",
+                replaced("", nn.Identity),
+                (norm,),
+                lambda _, name=relu: name,
+                "batch norm missing",
+            ),
+        ]
     return found
 
 
@@ -344,9 +374,15 @@ def linear_maps() -> list[Fault]:
     transposed = weight("", "weight", lambda w: w.transpose(0, 1))
     return [
         *found,
-        fault("proj-transposed", "proj's weight transposed", transposed, ("block2.0.attn.proj", "block4.0.attn.proj"), "",
-              "^weight transposed"),
-    ]  # fmt: skip
+        fault(
+            "proj-transposed",
+            "proj's weight transposed",
+            transposed,
+            ("block2.0.attn.proj", "block4.0.attn.proj"),
+            "",
+            "^weight transposed",
+        ),
+    ]
 
 
 def pairs() -> list[Fault]:
@@ -374,7 +410,5 @@ def pairs() -> list[Fault]:
 
 
 FAULTS = tuple(
-    one
-    for group in (epsilons, gelus, reductions, locals_, mixtures, networks, stems, linear_maps, pairs)
-    for one in group()
-)  # fmt: skip
+    one for group in (epsilons, gelus, reductions, locals_, mixtures, networks, stems, linear_maps, pairs) for one in group()
+)

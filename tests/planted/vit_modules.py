@@ -169,10 +169,15 @@ def hybrid_stem(channels: int, width: int) -> nn.Sequential:
     """Patches of 4, 8 and 16 pixels, a batch norm after each, GELU between."""
     quarter = width // 4
     return nn.Sequential(
-        nn.Conv2d(channels, quarter, 4, 4), nn.BatchNorm2d(quarter), nn.GELU(),
-        nn.Conv2d(quarter, quarter, 2, 2), nn.BatchNorm2d(quarter), nn.GELU(),
-        nn.Conv2d(quarter, width, 2, 2), nn.BatchNorm2d(width),
-    )  # fmt: skip
+        nn.Conv2d(channels, quarter, 4, 4),
+        nn.BatchNorm2d(quarter),
+        nn.GELU(),
+        nn.Conv2d(quarter, quarter, 2, 2),
+        nn.BatchNorm2d(quarter),
+        nn.GELU(),
+        nn.Conv2d(quarter, width, 2, 2),
+        nn.BatchNorm2d(width),
+    )
 
 
 class VisionTransformer(nn.Module):

@@ -19,9 +19,16 @@ def together(family: str, one: str, place: Place, other: str, other_place: Place
         second.plant(module, other_place)
 
     return Fault(
-        f"{one}+{other}", family, f"{first.label}; {second.label}", plant, (f"{place}, {other_place}",),
-        lambda _: first.name(place), first.explanation, (second.name(other_place), second.explanation), effect=of_the_smaller,
-    )  # fmt: skip
+        f"{one}+{other}",
+        family,
+        f"{first.label}; {second.label}",
+        plant,
+        (f"{place}, {other_place}",),
+        lambda _: first.name(place),
+        first.explanation,
+        (second.name(other_place), second.explanation),
+        effect=of_the_smaller,
+    )
 
 
 def of_the_smaller(fault: Fault, place: Any, dtype: str) -> tuple[float, float]:

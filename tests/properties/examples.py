@@ -60,9 +60,13 @@ def prop(most: int = 1000, **drawn: Any) -> Callable[[Callable[..., None]], Call
             strategies = {name: value if isinstance(value, SearchStrategy) else value(lib) for name, value in drawn.items()}
             search = given(**strategies)(counted)
             search = settings(
-                max_examples=number_of_examples, derandomize=number is None, deadline=None, database=None,
-                phases=(Phase.generate, Phase.shrink), suppress_health_check=SLOW,
-            )(search)  # fmt: skip
+                max_examples=number_of_examples,
+                derandomize=number is None,
+                deadline=None,
+                database=None,
+                phases=(Phase.generate, Phase.shrink),
+                suppress_health_check=SLOW,
+            )(search)
             with compiled_in_haste(lib):
                 (search if number is None else seed(number)(search))(lib)
             request.node.user_properties.append(("examples", tried[0]))

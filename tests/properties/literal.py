@@ -271,9 +271,13 @@ def shunted(weights: Weights, image: np.ndarray, config: Any) -> np.ndarray:
         for number in range(config.depths[stage]):
             path = f"block{stage + 1}.{number}"
             mixed = shunted_attention(
-                weights, f"{path}.attn", normed(weights, f"{path}.norm1", x, config.norm_eps), grid, config.num_heads[stage],
+                weights,
+                f"{path}.attn",
+                normed(weights, f"{path}.norm1", x, config.norm_eps),
+                grid,
+                config.num_heads[stage],
                 (ratio, ratio // 2) if ratio > 1 else (1,),
-            )  # fmt: skip
+            )
             x = [token + update for token, update in zip(x, mixed, strict=True)]
             mixed = detail_mlp(weights, f"{path}.mlp", normed(weights, f"{path}.norm2", x, config.norm_eps), grid)
             x = [token + update for token, update in zip(x, mixed, strict=True)]

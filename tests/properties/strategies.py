@@ -150,9 +150,15 @@ def transformer(
 ) -> Case:
     """A micro-ViT from choices that fit together: heads of so many channels; a distilled model reads its two tokens."""
     config = VitConfig(
-        img_size=(grid[0] * patch, grid[1] * patch), patch_size=patch, embed_dim=math.prod(heads), num_heads=heads[0], depth=depth,
-        distilled=distilled, global_pool="token" if distilled else pool, **settings,
-    )  # fmt: skip
+        img_size=(grid[0] * patch, grid[1] * patch),
+        patch_size=patch,
+        embed_dim=math.prod(heads),
+        num_heads=heads[0],
+        depth=depth,
+        distilled=distilled,
+        global_pool="token" if distilled else pool,
+        **settings,
+    )
     return Case(config, seed)
 
 
@@ -211,9 +217,15 @@ def pyramid(side: tuple[int, int], width: int, ratios: tuple[int, ...], mlp: flo
     """A micro-Shunted Transformer; the ratios are those that the grids of its stages have room for."""
     seed = settings.pop("seed")
     config = ShuntedConfig(
-        img_size=side, embed_dims=(width,) * 4, num_heads=(2, 2, 2, 2), sr_ratios=ratios, mlp_ratios=(mlp,) * 4, num_conv=num_conv,
-        depths=(1, 1, 1, 1), **settings,
-    )  # fmt: skip
+        img_size=side,
+        embed_dims=(width,) * 4,
+        num_heads=(2, 2, 2, 2),
+        sr_ratios=ratios,
+        mlp_ratios=(mlp,) * 4,
+        num_conv=num_conv,
+        depths=(1, 1, 1, 1),
+        **settings,
+    )
     return Case(config, seed)
 
 

@@ -180,8 +180,10 @@ def test_layer_scale_of_ones_is_none(lib, case, seed):
 @prop(case=partial(vits, init_values=st.just(0.1)), seed=seeds, layer=st.integers(0, 2))
 def test_a_block_whose_gains_are_zero_changes_nothing(lib, case, seed, layer):
     layer %= case.config.depth
-    silent = {name: 0.0 * value if name.startswith(f"blocks.{layer}.") and "gamma" in name else value
-              for name, value in case.weights().items()}  # fmt: skip
+    silent = {
+        name: 0.0 * value if name.startswith(f"blocks.{layer}.") and "gamma" in name else value
+        for name, value in case.weights().items()
+    }
     _, trace = run(lib, case, case.images(seed), silent, kind="traced")
     before = trace[f"blocks.{layer - 1}" if layer else "embedded"]
     np.testing.assert_array_equal(trace[f"blocks.{layer}"], before)

@@ -172,8 +172,10 @@ def kill(count: int) -> bool:
             same = whole.read_bytes() == again.read_bytes()
             left = sorted(path.name for path in folder.iterdir() if path.name.startswith("."))
             good &= same and last.returncode == 1 and not left and most <= first + GROWTH
-            print(f"{suffix}: killed at {moments}: {'the same' if same else 'DIFFERENT'}, exit {last.returncode}, left {left}; "
-                  f"{first:.0f} MB at 200 images, {most:.0f} MB at most after; {last.stderr.strip()}")  # fmt: skip
+            print(
+                f"{suffix}: killed at {moments}: {'the same' if same else 'DIFFERENT'}, exit {last.returncode}, left {left}; "
+                f"{first:.0f} MB at 200 images, {most:.0f} MB at most after; {last.stderr.strip()}"
+            )
         rows = [json.loads(line) for line in (folder / "whole.jsonl").read_text("utf-8").splitlines()]
         paths = sorted(str(path.relative_to(folder)) for path in (folder / "images").rglob("*.*"))
         good &= [row["path"] for row in rows] == paths and sum(row["error"] is not None for row in rows) == count // 100

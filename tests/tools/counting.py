@@ -61,9 +61,12 @@ class Counter:
         if calls := self._unnamed:
             assert len({call.operation for call in calls}) == 1, f"{name} comes from more than one operation"
             self.layers[name] = Layer(
-                calls[0].operation, sum(call.macs for call in calls), tuple(value.shape),
-                sum(call.weight_bytes for call in calls), sum(sum(call.result_bytes) for call in calls),
-            )  # fmt: skip
+                calls[0].operation,
+                sum(call.macs for call in calls),
+                tuple(value.shape),
+                sum(call.weight_bytes for call in calls),
+                sum(sum(call.result_bytes) for call in calls),
+            )
             self._unnamed = []
         return value
 
@@ -78,9 +81,11 @@ class Counter:
             results = given if isinstance(given, tuple) else (given,)
             weights = [weight for weight in args[1 : 1 + PARAMETERS.get(name, 0)] if weight is not None]
             call = Call(
-                name, MULTIPLIED[name](results, *args) if name in MULTIPLIED else 0, sum(weight.nbytes for weight in weights),
+                name,
+                MULTIPLIED[name](results, *args) if name in MULTIPLIED else 0,
+                sum(weight.nbytes for weight in weights),
                 tuple(result.nbytes for result in results),
-            )  # fmt: skip
+            )
             self.calls.append(call)
             self._unnamed.append(call)
             note("context", results[0])

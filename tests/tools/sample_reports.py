@@ -93,9 +93,16 @@ def fault(name: str, images: int, worst: float, limit: float, where: tuple[int, 
 def passing() -> Report:
     names = names_of(12)
     return Report(
-        "evit_small_patch16_224", "float32", "a torch module, hooked", 2, EQUAL, (), tuple(differences(names, 2, 1)),
-        selections(2, 2), notes=("each value was taken in the order that the module returned it",),
-    )  # fmt: skip
+        "evit_small_patch16_224",
+        "float32",
+        "a torch module, hooked",
+        2,
+        EQUAL,
+        (),
+        tuple(differences(names, 2, 1)),
+        selections(2, 2),
+        notes=("each value was taken in the order that the module returned it",),
+    )
 
 
 def single_fault() -> Report:
@@ -122,10 +129,19 @@ def six_faults() -> Report:
     wrong = replace(selections(images, 7)[1], flips=(0, 2, 0, 0), verdict=DIVERGES)
     chosen = (selections(images, 7)[0], wrong, replace(selections(images, 7)[2], verdict="not seen"))
     return Report(
-        "evit_small_patch16_224", "float32", "a trace of 177 arrays from out.npz", images, DIVERGES, faults, tuple(found), chosen,
-        unknown=("blocks.0.attn.drop", "total"), unseen=("blocks.0.attn.probs", "blocks.4.mlp"), maps=maps,
+        "evit_small_patch16_224",
+        "float32",
+        "a trace of 177 arrays from out.npz",
+        images,
+        DIVERGES,
+        faults,
+        tuple(found),
+        chosen,
+        unknown=("blocks.0.attn.drop", "total"),
+        unseen=("blocks.0.attn.probs", "blocks.4.mlp"),
+        maps=maps,
         notes=("q, k and v were joined into attn.qkv", "blocks.0.attn.scores: the mask was taken off"),
-    )  # fmt: skip
+    )
 
 
 def deep() -> Report:
@@ -141,9 +157,17 @@ def logits_only() -> Report:
     rows = np.abs(np.random.default_rng(10).normal(0, 200, (2, 250))).astype(np.float32)
     unseen = tuple(names_of(12)[:-1])
     return Report(
-        "deit3_small_patch16_224", "float32", "a function", 2, DIVERGES, (wrong,), (wrong,), unseen=unseen,
-        maps=[ErrorMap("logits", rows, (2, 1000))], notes=("only the logits were given: which operation is wrong cannot be told",),
-    )  # fmt: skip
+        "deit3_small_patch16_224",
+        "float32",
+        "a function",
+        2,
+        DIVERGES,
+        (wrong,),
+        (wrong,),
+        unseen=unseen,
+        maps=[ErrorMap("logits", rows, (2, 1000))],
+        notes=("only the logits were given: which operation is wrong cannot be told",),
+    )
 
 
 def logits_passed() -> Report:
@@ -166,8 +190,10 @@ def shunted() -> Report:
         names += [f"patch_embed{stage}.proj", f"patch_embed{stage}.norm", f"patch_embed{stage}"]
         names += [f"block{stage}.{number}.{part}".rstrip(".") for number in range(depth) for part in parts]
         names.append(f"norm{stage}")
-    found = tuple(replace(each, name=name, operation=name) for name, each in
-                  zip(names, differences([f"blocks.0.{name}" for name in names], 1, 12), strict=True))  # fmt: skip
+    found = tuple(
+        replace(each, name=name, operation=name)
+        for name, each in zip(names, differences([f"blocks.0.{name}" for name in names], 1, 12), strict=True)
+    )
     return Report("shunted_t", "tf32", "a torch module, hooked", 1, EQUAL, (), found)
 
 
@@ -191,9 +217,19 @@ def hostile() -> Report:
     odd = Selection(bad, (np.nan, np.inf, 0.0), (np.inf, 0.0, 0.0), (1, 2, 3), True, DIVERGES)
     holes = np.array([[np.nan, np.inf], [0.0, 1e30]], dtype=np.float32)
     return Report(
-        bad, "float32", bad, 3, DIVERGES, (wrong,), (wrong,), (odd,), unknown=(bad, "n" * 100_000, *map(str, range(5000))),
-        unseen=("</details>",), notes=(bad, "</style></svg>"), maps=[ErrorMap(bad, holes, (2, 2))],
-    )  # fmt: skip
+        bad,
+        "float32",
+        bad,
+        3,
+        DIVERGES,
+        (wrong,),
+        (wrong,),
+        (odd,),
+        unknown=(bad, "n" * 100_000, *map(str, range(5000))),
+        unseen=("</details>",),
+        notes=(bad, "</style></svg>"),
+        maps=[ErrorMap(bad, holes, (2, 2))],
+    )
 
 
 SAMPLES: dict[str, Callable[[], Report]] = {

@@ -14,9 +14,13 @@ from reforg_numpy import planning
 
 
 def everything(
-    engine: str, model: reforg.Model, images: np.ndarray, trace: Mapping[str, np.ndarray], monkeypatch: pytest.MonkeyPatch,
+    engine: str,
+    model: reforg.Model,
+    images: np.ndarray,
+    trace: Mapping[str, np.ndarray],
+    monkeypatch: pytest.MonkeyPatch,
     joined: bool = False,
-) -> Iterator[tuple[str, np.ndarray]]:  # fmt: skip
+) -> Iterator[tuple[str, np.ndarray]]:
     """The name of each step that the trace has, and what it made, in the shape that the trace has.
 
     joined: whether the compiled engine joins all steps that it can, however few their rows, or none.

@@ -225,9 +225,7 @@ class Apart(nn.Module):
     def __init__(self, attn: nn.Module) -> None:
         super().__init__()
         self.heads, self.special, self.proj = attn.heads, attn.special, attn.proj
-        for name, weight, bias in zip(
-            ("query", "key", "value"), attn.qkv.weight.chunk(3), attn.qkv.bias.chunk(3), strict=True
-        ):  # fmt: skip
+        for name, weight, bias in zip(("query", "key", "value"), attn.qkv.weight.chunk(3), attn.qkv.bias.chunk(3), strict=True):
             layer = nn.Linear(weight.shape[1], weight.shape[0])
             layer.load_state_dict({"weight": weight, "bias": bias})
             self.add_module(name, layer)
@@ -283,7 +281,7 @@ def with_halves(module: nn.Module) -> None:
 @pytest.mark.parametrize("change", [with_queries_apart, with_flat_layers, with_halves])
 def test_other_ways_to_write_the_same_layers(
     change: Callable[[nn.Module], None], named: bool, exporter: str, tmp_path: Path
-) -> None:  # fmt: skip
+) -> None:
     module = export.module_of(FAMILIES["vit"])
     change(module)
     path = written(FAMILIES["vit"], module, tmp_path / "other.onnx", exporter)
@@ -619,7 +617,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], Path], str]] = {
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_file_that_cannot_be_or_means_harm_is_refused_in_one_sentence(
     name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:  # fmt: skip
+) -> None:
     write, sentence = HOSTILE[name]
     inner = tmp_path / "inner"
     inner.mkdir()

@@ -472,10 +472,11 @@ def test_the_chart_shows_faults_limits_and_what_is_beyond_it():
     height = {
         title.partition(": ")[0]: float(bar["height"])
         for title, bar in zip(
-            tree.text("title")[1:], [found for tag, found in tree.tags if found.get("class") in ("fault", "within", "beyond")
-                                     and tag == "rect"], strict=True,
+            tree.text("title")[1:],
+            [found for tag, found in tree.tags if found.get("class") in ("fault", "within", "beyond") and tag == "rect"],
+            strict=True,
         )
-    }  # fmt: skip
+    }
     assert height["norm"] == height["blocks.8.mlp.fc1"] == page_chart.HEIGHT
     assert height["blocks.8.mlp.act"] > height["blocks.5.attn.qkv"] > height["blocks.0.norm1"]
 
@@ -616,13 +617,25 @@ def browse(folder: Path, address: str, *arguments: str) -> tuple[str, list[str],
     log, profile = folder / "net.json", folder / "profile"
     done = subprocess.run(
         [
-            BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--hide-scrollbars",
-            f"--user-data-dir={profile}", "--disable-background-networking",
-            "--host-resolver-rules=MAP * ~NOTFOUND", "--enable-logging=stderr",
-            f"--log-net-log={log}", *arguments, address,
+            BROWSER,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--no-first-run",
+            "--hide-scrollbars",
+            f"--user-data-dir={profile}",
+            "--disable-background-networking",
+            "--host-resolver-rules=MAP * ~NOTFOUND",
+            "--enable-logging=stderr",
+            f"--log-net-log={log}",
+            *arguments,
+            address,
         ],
-        check=True, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     events = json.loads(log.read_text(encoding="utf-8"))["events"]
     asked = [event["params"] for event in events if "initiator" in event.get("params", {})]
     return (

@@ -41,9 +41,10 @@ def directory(**told: Any) -> bytes:
 
     def finish(count: int, size: int, at: int) -> bytes:
         truth = {"count": count, "size": size, "at": at}
-        return end(**{name: told[name](value) if callable(told.get(name)) else told.get(name, value) for name,
-        value in truth.items()},
-                   **{name: value for name, value in told.items() if name not in truth})  # fmt: skip
+        return end(
+            **{name: told[name](value) if callable(told.get(name)) else told.get(name, value) for name, value in truth.items()},
+            **{name: value for name, value in told.items() if name not in truth},
+        )
 
     return archive(records(HONEST), finish)
 

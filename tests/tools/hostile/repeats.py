@@ -91,8 +91,10 @@ def many_deflated(count: int = 1_500) -> bytes:
 def apart(dtypes: dict[str, str]) -> bytes:
     """Queries, keys and values in transformers' spelling, of two bytes an element."""
     layer = "vit.encoder.layer.0.attention.attention"
-    told = {f"{layer}.{part}.bias": described(dtype=dtype, shape=[4], data_offsets=[8 * at, 8 * at + 8])
-            for at, (part, dtype) in enumerate(dtypes.items())}  # fmt: skip
+    told = {
+        f"{layer}.{part}.bias": described(dtype=dtype, shape=[4], data_offsets=[8 * at, 8 * at + 8])
+        for at, (part, dtype) in enumerate(dtypes.items())
+    }
     return safetensors(told, bytes(24))
 
 

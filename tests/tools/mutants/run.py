@@ -124,9 +124,14 @@ def first_red(folder: Path, stage: Stage) -> str | None:
     told = folder / "told.txt"
     with told.open("w") as output:
         process = subprocess.Popen(
-            command, cwd=folder, env=environment(folder), stdout=output, stderr=output, stdin=subprocess.DEVNULL,
+            command,
+            cwd=folder,
+            env=environment(folder),
+            stdout=output,
+            stderr=output,
+            stdin=subprocess.DEVNULL,
             start_new_session=True,
-        )  # fmt: skip
+        )
         try:
             code = process.wait(stage.seconds)
         except subprocess.TimeoutExpired:

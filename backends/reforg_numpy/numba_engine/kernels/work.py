@@ -19,7 +19,7 @@ from reforg_numpy.numba_engine.codes import (
     REORGANIZE,
     ROWS,
     TAKE,
-)  # fmt: skip
+)
 from reforg_numpy.numba_engine.kernels.attention import attend_head
 from reforg_numpy.numba_engine.kernels.depthwise import one_line
 from reforg_numpy.numba_engine.kernels.functions import single
