@@ -20,14 +20,18 @@ from reforg.errors import (
 from reforg.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from reforg.catalog import synthetic as synthetic
     from reforg.catalog.names import list_models
     from reforg.costs.cost import Cost, cost
     from reforg.images.prepare import preprocess
     from reforg.images.preprocessing import Preprocessing
+    from reforg.models import embedded as embedded
     from reforg.models.creation import create_model
     from reforg.models.model import Model
     from reforg.tokens import TokenMap, token_map
+    from reforg.verification.diagnosis.variants import variant as variant
     from reforg.verification.error_model.simulation import simulate
+    from reforg.verification.error_model.uncertain import Uncertain as Uncertain
     from reforg.verification.findings import Difference
     from reforg.verification.report import Report
     from reforg.verification.verifier import verify
@@ -39,7 +43,10 @@ _LAZY = {
     "save_weights": "weights.loading", "preprocess": "images.prepare", "Preprocessing": "images.preprocessing",
     "verify": "verification.verifier", "Difference": "verification.findings", "Report": "verification.report",
     "simulate": "verification.error_model.simulation",
+    # For variants of one's own, which docs/verify.md shows how to add.
+    "Uncertain": "verification.error_model.uncertain", "variant": "verification.diagnosis.variants",
 }  # fmt: skip
+_MODULES = {"embedded": "models.embedded", "synthetic": "catalog.synthetic"}  # that are public as a whole
 __all__ = [
     "BackendError", "ConfigError", "Cost", "Difference", "DtypeError", "ImageError", "Model", "Preprocessing", "ReforgError",
     "Report", "ShapeError", "TokenMap", "WeightsError", "cost", "create_model", "list_models", "load_weights", "preprocess",
@@ -48,10 +55,12 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
+    if name in _MODULES:
+        return import_module(f"reforg.{_MODULES[name]}")
     if name not in _LAZY:
         raise AttributeError(f"module 'reforg' has no attribute {name!r}")
     return getattr(import_module(f"reforg.{_LAZY[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted({*globals(), *_LAZY, *_MODULES})
