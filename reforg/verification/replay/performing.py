@@ -34,7 +34,7 @@ LAYERS = {
 }  # fmt: skip
 EVERYWHERE = "*"
 BROKEN = (ValueError, LookupError, TypeError, ZeroDivisionError, ConfigError)  # what values of a wrong shape lead to
-PIECES = 16  # that are remembered of a unit: two branches' attention and MLP, under four assumptions
+MOST_REMEMBERED = 16  # pieces of a unit: two branches' attention and MLP, under four assumptions
 REMEMBERED = ("vit.self_attention", "vit.mlp", "shunted.shunted_attention", "shunted.detail_mlp")
 
 
@@ -167,7 +167,7 @@ def _remembered(session: Session, call: Call) -> Any:
     key = (*call.key, *(part for part in call.arguments if isinstance(part, Uncertain)))
     if key in session.memory:
         return changes.repeat(session, session.memory[key])
-    if len(session.memory) >= PIECES:
+    if len(session.memory) >= MOST_REMEMBERED:
         return _taken(session, call)
     begun = changes.mark(session)
     result = _taken(session, call)
