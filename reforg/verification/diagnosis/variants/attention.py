@@ -43,7 +43,7 @@ def _inside_out(x: Uncertain, heads: int) -> Heads:
     return parts[0], parts[1], parts[2]
 
 
-def _merged_as_they_lie(x: Uncertain) -> Uncertain:
+def merged_as_they_lie(x: Uncertain) -> Uncertain:
     """[B, H, N, D] -> [B, N, H D] without bringing heads behind tokens."""
     batch, heads, count, depth = x.shape
     return x.rounding.reshape(x, (batch, count, heads * depth))
@@ -115,7 +115,7 @@ for _label, _at, _changes in (
     ("scale applied twice", ".scores", {"scale": lambda depth, width: 1 / depth}),
     ("scale by the width, C^-0.5, instead of the head's", ".scores", {"scale": lambda depth, width: width**-0.5}),
     ("scale inverted", ".scores", {"scale": lambda depth, width: depth**0.5}),
-    ("heads: the head axis is not transposed back before proj", ".context", {"merge": _merged_as_they_lie}),
+    ("heads: the head axis is not transposed back before proj", ".context", {"merge": merged_as_they_lie}),
     ("heads merged inside out (D, H)", ".context", {"merge": _merged_inside_out}),
     ("heads in reverse order", ".context", {"merge": lambda x: merge_heads(x[:, ::-1])}),
     ("heads permuted: moved on by one", ".context", {"merge": _rolled(1)}),

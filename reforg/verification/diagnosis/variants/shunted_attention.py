@@ -9,6 +9,7 @@ from reforg import shunted
 from reforg.config import SHUNTED_STEM_EPS
 from reforg.ops import bodies, merge_heads, split_heads, to_maps, to_tokens, within
 from reforg.shunted import Enhanced, Grid
+from reforg.verification.diagnosis.variants.attention import merged_as_they_lie
 from reforg.verification.diagnosis.variants.table import Inapplicable, Step, changed, variant
 from reforg.verification.error_model.uncertain import Uncertain
 
@@ -236,11 +237,6 @@ def _merged_reversed(net: Any, context: list[Uncertain]) -> Any:
     return REFERENCE[MERGE](net, context[::-1])
 
 
-def _merged_as_they_lie(x: Uncertain) -> Uncertain:
-    batch, heads, count, depth = x.shape
-    return x.rounding.reshape(x, (batch, count, heads * depth))
-
-
 def _moved_on(x: Uncertain) -> Uncertain:
     merged: Uncertain = merge_heads(x.moved(lambda part: np.roll(part, 1, axis=1)))
     return merged
@@ -273,7 +269,7 @@ for _label, _at, _step in (
     ("scale applied twice", ".branches.0.scores", _attending(lambda depth, width: 1 / depth)),
     ("scale by the width, C^-0.5, instead of the head's", ".branches.0.scores", _attending(lambda depth, width: width**-0.5)),
     ("scale by half of the width", ".branches.0.scores", _attending(lambda depth, width: (width / 2) ** -0.5)),
-    ("the head axis is not transposed back before proj", ".branches.0.context", _attending(merge=_merged_as_they_lie)),
+    ("the head axis is not transposed back before proj", ".branches.0.context", _attending(merge=merged_as_they_lie)),
     ("heads in reverse order", ".branches.0.context", _attending(merge=lambda x: merge_heads(x[:, ::-1]))),
     ("heads permuted: moved on by one", ".branches.0.context", _attending(merge=_moved_on)),
     ("both halves see the first reduction", ".branches.1.scores", _seen(_first)),
