@@ -32,6 +32,7 @@ OPTIONAL = {"torch": "torch", "jax": "jax", "jax-jit": "jax", "cupy": "cupy"}
 OF_NO_LIBRARY = {  # files, the Hub, pictures, pages, commands: the same with any array library
     *("catalog/test_labels.py", "catalog/test_published.py", "cli/test_info.py", "docs/test_commands.py", "docs/test_pages.py"),
     *("images/test_images.py", "test_families.py", "test_files.py", "test_house.py", "test_layering.py", "test_mutants.py"),
+    "test_public.py",
     *("verification/test_reports.py", "weights/test_fuzz.py", "weights/test_hostile.py", "weights/test_hub.py"),
 }
 THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")  # which NumPy and torch read when they are loaded, as NumPy is by now
