@@ -7,6 +7,7 @@ from reforg.images.preprocessing.timm import of_timm
 
 # What the official code's evaluation of a family crops, by the family's word; of any other family nobody recorded it.
 CROPS = {"vit": OFFICIAL_CROP, "deit": OFFICIAL_CROP, "deit3": 1.0, "evit": OFFICIAL_CROP, "shunted": OFFICIAL_CROP}
+BY_TIMM = ("vit",)  # families whose untagged names are timm's too; the others' official code says what its evaluation does
 ENLARGED: tuple[type[Config], ...] = (ShuntedConfig,)  # whose models for Fashion-MNIST see its pictures larger than they are
 FASHION_SIDE, FASHION_MEAN, FASHION_STD = 28, 0.2860, 0.3530  # of Fashion-MNIST's training pixels
 
@@ -25,7 +26,7 @@ def of_name(name: str, config: Config) -> Preprocessing | None:
     if config.in_chans != 3 or config.family not in CROPS:
         return None
     record = timm_tags().get(base, {}).get(tag)
-    if record is not None and (tag or config.family == "vit"):
+    if record is not None and (tag or config.family in BY_TIMM):
         return of_timm({**record, "input_size": (3, *config.image_shape)})
     return Preprocessing(config.image_shape, crop_ratio=CROPS[config.family])
 
