@@ -12,6 +12,7 @@ from reforg.costs.operations import SHAPED
 from reforg.costs.shaped import Shaped
 from reforg.errors import ShapeError
 from reforg.families import family_of, num_params, shapes
+from reforg.ops import Trace
 
 
 @dataclass(frozen=True)
@@ -87,11 +88,17 @@ def booked(config: Config, images: Shape, item_bytes: int) -> tuple[Ledger, dict
     family, ledger = family_of(config), Ledger(item_bytes)
     if fault := family.size_fault(config, *images[2:]):
         raise ShapeError(f"cost: {fault}")
-    weights = {name: Shaped(ledger, shape, None) for name, shape in shapes(config).items()}
-    (memory,) = ledger.step((images,), ())
-    answer = family.forward(weights, Shaped(ledger, images, memory), config, SHAPED, ledger.trace)
+    answer = run_over_shapes(config, images, ledger, ledger.trace)
     ledger.trace("answer", answer)  # in case the forward pass ends with what it gave no name
     return ledger, family.tokens(config, {name: layer.shape for name, layer in ledger.layers.items()})
+
+
+def run_over_shapes(config: Config, images: Shape, ledger: Ledger, trace: Trace) -> Shaped:
+    """The answer of a forward pass over images of that shape; the ledger writes down its steps, the trace is given its names."""
+    weights = {name: Shaped(ledger, shape, None) for name, shape in shapes(config).items()}
+    (memory,) = ledger.step((images,), ())
+    answer: Shaped = family_of(config).forward(weights, Shaped(ledger, images, memory), config, SHAPED, trace)
+    return answer
 
 
 def _settings(model: Any, changes: dict[str, Any]) -> Config:

@@ -5,11 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from reforg.config import Config, ShuntedConfig, VitConfig
-from reforg.costs.cost import cost
+from reforg.costs.cost import cost, run_over_shapes
 from reforg.costs.ledger import Ledger
-from reforg.costs.operations import SHAPED
-from reforg.costs.shaped import Shaped
-from reforg.families import family_of, shapes
 
 INNER = ("scores", "probs", "context", "cls_attention")
 
@@ -48,15 +45,13 @@ def module_names(config: Config, size: tuple[int, int]) -> tuple[str, ...]:
 
 def _traced(config: Config, size: tuple[int, int]) -> list[str]:
     """What one forward pass calls its values, asked of arrays that only have shapes."""
-    ledger, names = Ledger(1), []
+    names: list[str] = []
 
     def trace(name: str, value: Any) -> Any:
         names.append(name)
         return value
 
-    weights = {name: Shaped(ledger, shape, None) for name, shape in shapes(config).items()}
-    (memory,) = ledger.step(((1, config.in_chans, *size),), ())
-    family_of(config).forward(weights, Shaped(ledger, (1, config.in_chans, *size), memory), config, SHAPED, trace)
+    run_over_shapes(config, (1, config.in_chans, *size), Ledger(1), trace)
     return names
 
 
