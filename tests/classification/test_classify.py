@@ -369,7 +369,7 @@ class TestUnfinished:
         typed(capsys, *self.ASKED, "--resume")
         assert Path("out.jsonl").read_bytes() == whole
 
-    @pytest.mark.parametrize("suffix", ["csv", "parquet"])
+    @pytest.mark.parametrize("suffix", [pytest.param("csv", marks=pytest.mark.full), "parquet"])
     def test_a_killed_run_ends_as_one_that_was_left_alone(self, tmp_path, suffix):
         write_images(tmp_path / "images", 200, 20)
         asked = ["images", *MODEL, "--batch-size", "4", "--features", "--output"]

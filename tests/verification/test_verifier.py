@@ -94,7 +94,7 @@ class TestFaults:
         # What reads it was not computed from it, so it is wrong too, given that value.
         assert [fault.name for fault in report.faults] == ["blocks.4.mlp.fc1", "blocks.4.mlp.act"]
 
-    @pytest.mark.parametrize("precision", ["float64", "float32", "bfloat16"])
+    @pytest.mark.parametrize("precision", [pytest.param("float64", marks=pytest.mark.full), "float32", "bfloat16"])
     def test_another_kept_set_is_told_from_rounding(self, precision):
         model, images = made("evit")
         other = model.with_config(keep_rate=0.6)
