@@ -17,11 +17,12 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+import terminal
 from PIL import Image
 from sentences import says
 
 import reforg
-from reforg import cli, create_model
+from reforg import create_model
 from reforg.bench import breakdown, contest, plot, report
 from reforg.bench.contest import Entrant, Outcome, Result
 from reforg.bench.material import Material
@@ -134,9 +135,7 @@ NAMES = (
 
 def typed(capsys, *arguments):
     """Exit code, standard output, standard error, in this process; workers have their own."""
-    code = cli.run(["bench", *map(str, arguments)])
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
+    return terminal.typed(capsys, "bench", *arguments)
 
 
 @pytest.fixture

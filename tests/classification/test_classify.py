@@ -13,12 +13,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+import terminal
 from classify_run import broken, command, killed, write_images
 from PIL import Image
 from sentences import says
 
 import reforg
-from reforg import cli
 from reforg.classification import outputs
 from reforg.classification.journal import open_journal
 from reforg.images import inputs
@@ -32,9 +32,7 @@ JOURNAL = ".out.jsonl.unfinished"
 
 def typed(capsys, *arguments):
     """Exit code, standard output, standard error."""
-    code = cli.run(["classify", *arguments])
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
+    return terminal.typed(capsys, "classify", *arguments)
 
 
 def write_photos(folder, count=10):

@@ -8,6 +8,7 @@ import sys
 from dataclasses import asdict
 
 import pytest
+from terminal import typed
 
 import reforg
 from reforg import cli
@@ -17,13 +18,6 @@ from reforg.cli.complete import backends, dtypes, model_names
 from reforg.cli.settings import parsed, value_of
 from reforg.errors import ConfigError
 from reforg.models import environment
-
-
-def typed(capsys, *arguments):
-    """Exit code, standard output, standard error, in this process."""
-    code = cli.run(list(arguments))
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
 
 
 class TestInfo:

@@ -8,13 +8,13 @@ import sys
 import ml_dtypes
 import numpy as np
 import pytest
+import terminal
 from PIL import Image
 from safetensors import safe_open
 from safetensors.numpy import load_file
 from sentences import says
 
 import reforg
-from reforg import cli
 from reforg.catalog import synthetic
 from reforg.models import embedded
 from reforg.verification.candidate import image_batch
@@ -31,9 +31,7 @@ MICRO_CONFIG = {
 
 def typed(capsys, *arguments):
     """Exit code, standard output, standard error."""
-    code = cli.run(["trace", *arguments])
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
+    return terminal.typed(capsys, "trace", *arguments)
 
 
 @pytest.fixture(scope="module")

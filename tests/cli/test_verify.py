@@ -8,6 +8,7 @@ import zipfile
 
 import numpy as np
 import pytest
+import terminal
 from PIL import Image
 from safetensors.numpy import save_file
 from sentences import says
@@ -23,9 +24,7 @@ GIVEN = (*MODEL, "--images", "images.npy")
 
 def typed(capsys, *arguments):
     """Exit code, standard output, standard error."""
-    code = cli.run(["verify", *arguments])
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
+    return terminal.typed(capsys, "verify", *arguments)
 
 
 @pytest.fixture(scope="module")

@@ -38,7 +38,7 @@ EARLY = (
     "golden/test_golden.py", "ops/test_ops.py", "test_traps.py",
 )  # fmt: skip
 AROUND = {  # files, pictures, the command line: they cost most of the time, and a forward pass is what they are not about
-    "bench/test_bench.py", "weights/test_checkpoints.py", "classification/test_classify.py", "cli/test_cli.py",
+    "bench/test_bench.py", "weights/test_checkpoints.py", "classification/test_classify.py", "cli/test_cli.py", "demo/test_demo.py",
     "docs/test_commands.py", "weights/test_fuzz.py", "weights/test_hostile.py", "weights/test_hub.py", "images/test_images.py",
     "cli/test_info.py", "catalog/test_labels.py", "catalog/test_published.py", "weights/test_spellings.py",
 }  # fmt: skip
