@@ -5,12 +5,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from reforg.verification.error_model.closer import Closer
 from reforg.verification.error_model.layouts import fitted, turned
 from reforg.verification.error_model.uncertain import Rounding, Uncertain, Values
 from reforg.verification.findings import Difference, ErrorMap
 
 MOST = 8.0  # standard deviations of an error of rounding; of 10^12 errors that are normal, none passes it
 MEAN = 2.0  # root mean square of very many errors, in standard deviations; the model's own estimate is 1
+WIDEST = 32.0  # times its limit: so far off, no element is looked at more closely, since no order of a sum makes up for that
+CHUNKS = (1, 64, 512)  # elements that are looked at together, the worst first; the last size goes on
 SHORT = 6.0  # by how much that of a single one may be larger; of n, by a square root of n less
 INFINITE = float("inf")
 COARSE = 256  # rows and columns of an error map
@@ -18,11 +21,15 @@ COARSE = 256  # rows and columns of an error map
 
 @dataclass(frozen=True)
 class Comparison:
-    """A compared value: the difference as it is reported, the value in the reference's layout, and what was predicted."""
+    """A compared value: the difference as it is reported, the value in the reference's layout, and what was predicted.
+
+    looked: whether elements beyond their limits were looked at more closely; the prediction then has what was found.
+    """
 
     difference: Difference
     got: Values
     predicted: Uncertain
+    looked: bool = False
 
     @property
     def passed(self) -> bool:
@@ -75,8 +82,33 @@ def _against_limits(name: str, got: Values, predicted: Uncertain, own: npt.NDArr
         found = Difference(name, name, INFINITE, 0.0, place, *shapes, note=note or "not finite")
         return Comparison(found, got, predicted)
     scale = float(np.max(np.abs(wanted), initial=0.0)) or 1.0
-    worst, limit, where = _extreme(got - wanted, variance_of(predicted, own), predicted.rounding)
-    return Comparison(Difference(name, name, worst / scale, limit / scale, where, *shapes, note=note), got, predicted)
+    errors, rounding = got - wanted, predicted.rounding
+    worst, limit, where = _extreme(errors, variance_of(predicted, own), rounding)
+    # Before an element is called wrong, its own terms are looked at: a port adds them up in some order, not in a random one.
+    closer, more = predicted.closer, None
+    if closer is not None and where is not None and limit < worst <= WIDEST * limit:
+        more = _found(closer, errors, variance_of(predicted, own))
+    predicted = predicted.looked_at(more)
+    if more is not None:
+        worst, limit, where = _extreme(errors, variance_of(predicted, own), rounding)
+    found = Difference(name, name, worst / scale, limit / scale, where, *shapes, note=note)
+    return Comparison(found, got, predicted, more is not None)
+
+
+def _found(closer: Closer, errors: Values, variance: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+    """What a closer look adds to the variance of elements beyond their limits: the worst first, up to one that stays wrong."""
+    more, squares, known = np.zeros(errors.size), np.ravel(np.square(errors)), np.ravel(np.broadcast_to(variance, errors.shape))
+    shares, first = squares / known, 0
+    beyond = np.flatnonzero(shares > MOST**2)
+    beyond = beyond[np.argsort(-shares[beyond], kind="stable")]
+    while first < len(beyond):
+        size = next((size for size in CHUNKS if size > first), CHUNKS[-1])
+        part = beyond[first : first + size]
+        more[part] = closer.more(part)
+        if np.any(squares[part] > MOST**2 * (known[part] + more[part])):
+            break
+        first += size
+    return more.reshape(errors.shape)
 
 
 def variance_of(predicted: Uncertain, own: npt.NDArray[np.floating] | None = None) -> npt.NDArray[np.floating]:

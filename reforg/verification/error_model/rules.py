@@ -13,6 +13,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from reforg.arrays import Array
 from reforg.ops import REFERENCE, Ops, Trace, basic, conv, untraced
 from reforg.ops.resize import resize
+from reforg.verification.error_model import looks
 from reforg.verification.error_model.uncertain import Rounding, Uncertain, Values, Variances
 
 REACH = 64.0  # squared values in units of their variance that an error may turn to the other sign
@@ -50,7 +51,8 @@ def linear(x: Uncertain, weight: Uncertain, bias: Uncertain | None = None) -> Un
     """[..., I], [O, I], [O] -> [..., O]."""
     squares = x.rounding.squares(weight.value)
     y = basic.linear(x.value, weight.value)
-    return _shifted(_product(x, weight.shape[1], y, lambda part: basic.linear(part, squares)), bias, (-1,), weight.shape[1])
+    result = _shifted(_product(x, weight.shape[1], y, lambda part: basic.linear(part, squares)), bias, (-1,), weight.shape[1])
+    return looks.linear(result, x, weight.value, bias)
 
 
 def conv2d(x: Uncertain, weight: Uncertain, bias: Uncertain | None = None, stride: int = 1, padding: int = 0) -> Uncertain:
@@ -58,7 +60,8 @@ def conv2d(x: Uncertain, weight: Uncertain, bias: Uncertain | None = None, strid
     squares = x.rounding.squares(weight.value)
     y = conv.conv2d(x.value, weight.value, None, stride, padding)
     count = math.prod(weight.shape[1:])
-    return _shifted(_product(x, count, y, lambda part: conv.conv2d(part, squares, None, stride, padding)), bias, (-1, 1, 1), count)
+    found = _product(x, count, y, lambda part: conv.conv2d(part, squares, None, stride, padding))
+    return looks.convolution(_shifted(found, bias, (-1, 1, 1), count), x, weight.value, bias, stride, padding)
 
 
 def depthwise_conv2d(x: Uncertain, weight: Uncertain, bias: Uncertain | None = None, padding: int = 1) -> Uncertain:
@@ -66,9 +69,8 @@ def depthwise_conv2d(x: Uncertain, weight: Uncertain, bias: Uncertain | None = N
     squares = x.rounding.squares(weight.value)
     y = conv.depthwise_conv2d(x.value, weight.value, None, padding)
     count = math.prod(weight.shape[2:])
-    return _shifted(
-        _product(x, count, y, lambda part: conv.depthwise_conv2d(part, squares, None, padding)), bias, (-1, 1, 1), count
-    )
+    found = _product(x, count, y, lambda part: conv.depthwise_conv2d(part, squares, None, padding))
+    return looks.convolution(_shifted(found, bias, (-1, 1, 1), count), x, weight.value, bias, 1, padding)
 
 
 def layer_norm(x: Uncertain, weight: Uncertain, bias: Uncertain, eps: float) -> Uncertain:
@@ -88,10 +90,11 @@ def layer_norm(x: Uncertain, weight: Uncertain, bias: Uncertain, eps: float) -> 
     of_mean = of_mean + own.mean(axis=-1, keepdims=True) / count  # each error of x is also one of the mean and the deviation
     of_deviation = of_deviation + through / (count * deviation * deviation)
     of_centred = own + rounding.squares(centred) * kind(rounding.sums) + of_mean.astype(kind)
-    gain = rounding.squares(weight.value / deviation)
+    slope = weight.value / deviation
     spread = rounding.squares(scaled) * (of_deviation.astype(kind) + kind(2 * rounding.stored))
-    spread += of_centred * gain + rounding.squares(bias.value) * kind(rounding.stored)
-    return rounding.rounded(scaled + bias.value, spread, x.relative)  # torch on a CPU returns what it reads
+    spread += of_centred * rounding.squares(slope) + rounding.squares(bias.value) * kind(rounding.stored)
+    result = rounding.rounded(scaled + bias.value, spread, x.relative)  # torch on a CPU returns what it reads
+    return result.following((x, slope))
 
 
 def batch_norm(x: Uncertain, weight: Uncertain, bias: Uncertain, mean: Uncertain, variance: Uncertain, eps: float) -> Uncertain:
@@ -104,7 +107,7 @@ def batch_norm(x: Uncertain, weight: Uncertain, bias: Uncertain, mean: Uncertain
     own = terms * kind(4 * rounding.sums + 2 * rounding.operand) + rounding.squares(shift) * kind(rounding.stored)
     if x.variance is not None:
         own = own + x.variance * rounding.squares(gain)
-    return rounding.rounded(x.value * gain + shift, own, rounding.product)
+    return rounding.rounded(x.value * gain + shift, own, rounding.product).following((x, gain))
 
 
 def gelu(x: Uncertain) -> Uncertain:
@@ -112,13 +115,14 @@ def gelu(x: Uncertain) -> Uncertain:
     rounding = x.rounding
     y = basic.gelu(x.value)
     of_erf = rounding.product if rounding.precision.name == "float64" else max(rounding.product, OF_ERF**2)
-    own = rounding.squares(x.value) * rounding.kind(of_erf)
+    own, slope = rounding.squares(x.value) * rounding.kind(of_erf), None
     if x.variance is not None:
         narrow: Variances = x.value.astype(rounding.kind)
         density = narrow * np.exp(narrow * narrow * -0.5) * rounding.kind(GAUSS)
         share = np.divide(y, x.value, out=np.full_like(y, 0.5), where=x.value != 0)
-        own += np.maximum(x.variance * np.square(share.astype(rounding.kind) + density), _bent(x, y))
-    return rounding.rounded(y, own, PASSES * rounding.product)
+        slope = share.astype(rounding.kind) + density
+        own += np.maximum(x.variance * np.square(slope), _bent(x, y))
+    return rounding.rounded(y, own, PASSES * rounding.product).following((x, slope))
 
 
 def _bent(x: Uncertain, y: Values) -> Any:
@@ -137,7 +141,7 @@ def relu(x: Uncertain) -> Uncertain:
     if x.variance is None:
         return Uncertain(value, None, x.rounding, x.relative)
     passed = (x.value > 0) | (x.rounding.squares(x.value) < REACH * x.variance)
-    return Uncertain(value, x.variance * passed, x.rounding, x.relative)
+    return Uncertain(value, x.variance * passed, x.rounding, x.relative).following((x, passed))
 
 
 def erf(x: Uncertain) -> Uncertain:
@@ -182,9 +186,13 @@ def attention(
     rounding = queries.rounding
     products = _matmul(queries, keys.moved(np.matrix_transpose))
     factor = rounding.kind(scale * scale)
-    scores = rounding.rounded(products.value * scale, products.spread * factor, PASSES * rounding.product)
-    probabilities = trace("probs", softmax(trace("scores", scores)))
-    return trace("context", _matmul(probabilities, values)), probabilities
+    scaled = rounding.rounded(products.value * scale, products.spread * factor, PASSES * rounding.product)
+    scores = trace("scores", scaled.following((products, scale)))
+    probabilities = trace("probs", softmax(scores))
+    # What scores are made from may be hidden, and then its errors are in all scores of a query.
+    hidden = queries.variance is not None or keys.variance is not None
+    context = looks.context(_matmul(probabilities, values), scores, probabilities, values, hidden)
+    return trace("context", context), probabilities
 
 
 def _matmul(a: Uncertain, b: Uncertain) -> Uncertain:
@@ -192,9 +200,9 @@ def _matmul(a: Uncertain, b: Uncertain) -> Uncertain:
     rounding, y = a.rounding, a.value @ b.value
     squares = rounding.squares(b.value)
     result = _product(a, a.shape[-1], y, lambda part: part @ squares)
-    if b.variance is None or rounding.plain:
-        return result
-    return Uncertain(y, result.spread + rounding.squares(a.value) @ b.variance, rounding)
+    if b.variance is not None and not rounding.plain:
+        result = Uncertain(y, result.spread + rounding.squares(a.value) @ b.variance, rounding)
+    return looks.product(result, a, b)
 
 
 def resampled(x: Uncertain, size: tuple[int, int], method: str = "bicubic", antialias: bool = False) -> Uncertain:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from reforg.verification.error_model.closer import Closer, joined, through
 from reforg.verification.error_model.precision import Precision, smallest, unit
 
 Values = npt.NDArray[np.float64]
@@ -94,7 +95,10 @@ class Rounding:
         if all(array.variance is None for array in arrays):
             return Uncertain(value, None, self)
         spread = np.concatenate([array.spread for array in arrays], axis=axis)
-        return Uncertain(value, spread, self).carrying(*(array.carries for array in arrays))
+        result = Uncertain(value, spread, self).carrying(*(array.carries for array in arrays))
+        if any(array.closer is not None for array in arrays):
+            result.closer = joined([(array.closer, array.shape) for array in arrays], axis)
+        return result
 
     def sum(self, x: "Uncertain", axis: int, keepdims: bool = False) -> "Uncertain":
         """The sum over an axis."""
@@ -113,10 +117,10 @@ class Uncertain:
     """Values in float64 and the variance of a port's error in each; None where it has none.
 
     relative: that of rounding to the format which the port has them in: of two that are added, the finer one is the result's.
-    carries: the steps that it comes from of which the port shows no result.
+    carries: the steps that it comes from of which the port shows no result. closer: what a closer look at single elements tells.
     """
 
-    __slots__ = ("carries", "relative", "rounding", "value", "variance")
+    __slots__ = ("carries", "closer", "relative", "rounding", "value", "variance")
     __array_ufunc__ = None  # NumPy leaves mixed sums and products to this class
 
     def __init__(self, value: Values, variance: Variances | None, rounding: Rounding, relative: float | None = None) -> None:
@@ -125,6 +129,7 @@ class Uncertain:
         self.rounding = rounding
         self.relative: float = rounding.stored if relative is None else relative
         self.carries: frozenset[tuple[str, str]] = frozenset()
+        self.closer: Closer | None = None
 
     def carrying(self, *tags: frozenset[tuple[str, str]]) -> "Uncertain":
         """This, which also comes from these steps; what is exact comes from none."""
@@ -160,26 +165,46 @@ class Uncertain:
     def moved(self, move: Any) -> "Uncertain":
         """The same after a change that only moves elements."""
         variance = None if self.variance is None else move(self.variance)
-        return Uncertain(move(self.value), variance, self.rounding, self.relative).carrying(self.carries)
+        result = Uncertain(move(self.value), variance, self.rounding, self.relative).carrying(self.carries)
+        if self.closer is not None:
+            result.closer = self.closer.moved(move, self.shape)
+        return result
+
+    def following(self, *parts: tuple["Uncertain", Any]) -> "Uncertain":
+        """This, a function of other arrays, element by element, with its slope by each: it passes on their closer looks."""
+        known = [(part.closer, part.shape, slope) for part, slope in parts if part.closer is not None]
+        if known:
+            self.closer = through(known, self.shape)
+        return self
+
+    def looked_at(self, more: Variances | None = None) -> "Uncertain":
+        """The same after a closer look, with the variance that it found; what the look needed is let go."""
+        if self.closer is None:
+            return self
+        variance = self.variance if more is None else self.spread + more.astype(self.rounding.kind)
+        return Uncertain(self.value, variance, self.rounding, self.relative).carrying(self.carries)
 
     def __getitem__(self, key: Any) -> "Uncertain":
         return self.moved(lambda part: part[key])
 
     def __add__(self, other: "Uncertain") -> "Uncertain":
-        return self._combined(self.value + other.value, other.relative, self.read, other.read).carrying(other.carries)
+        total = self._combined(self.value + other.value, other.relative, self.read, other.read).carrying(other.carries)
+        return total.following((self, 1), (other, 1))
 
     def __sub__(self, other: "Uncertain") -> "Uncertain":
-        return self._combined(self.value - other.value, other.relative, self.read, other.read).carrying(other.carries)
+        total = self._combined(self.value - other.value, other.relative, self.read, other.read).carrying(other.carries)
+        return total.following((self, 1), (other, 1))
 
     def __mul__(self, other: "Uncertain") -> "Uncertain":
         squares = self.rounding.squares
         mine = None if self.variance is None else self.variance * squares(other.value)
         others = None if other.variance is None else other.variance * squares(self.value)
-        return self._combined(self.value * other.value, other.relative, mine, others).carrying(other.carries)
+        product = self._combined(self.value * other.value, other.relative, mine, others).carrying(other.carries)
+        return product.following((self, other.value), (other, self.value))
 
     def __truediv__(self, number: float) -> "Uncertain":
         variance = None if self.variance is None else self.variance / self.rounding.kind(number * number)
-        return self._combined(self.value / number, self.relative, variance)
+        return self._combined(self.value / number, self.relative, variance).following((self, 1 / number))
 
     def _combined(self, value: Values, relative: float, *variances: Variances | None) -> "Uncertain":
         found = [variance for variance in variances if variance is not None]

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from reforg.verification.error_model.comparison import Comparison
 from reforg.verification.error_model.uncertain import Rounding, Uncertain, Values
 from reforg.verification.findings import Selection
-from reforg.verification.replay.observations import Call, Key, Memory, Observation, Step
+from reforg.verification.replay.observations import Call, Key, Look, Memory, Observation, Step
 from reforg.verification.replay.session import Judge, Session
 
 Name = TypeVar("Name")
@@ -107,6 +107,7 @@ def forget(session: Session) -> None:
         del session.inputs[path]
     session.held.clear()
     session.memory.clear()
+    session.looks.clear()
 
 
 def record(session: Session, comparison: Comparison, supplied: bool, carries: frozenset[Key] = frozenset()) -> None:
@@ -114,6 +115,11 @@ def record(session: Session, comparison: Comparison, supplied: bool, carries: fr
     session.log.append(Observation(comparison, tuple(session.since), tuple(session.stack), supplied, carries))
     if supplied:
         session.since.clear()
+
+
+def record_look(session: Session, name: str, got: Values, predicted: Uncertain, comparison: Comparison) -> None:
+    """Keep a comparison that took a closer look, so that trials of variants that predict the same do not look again."""
+    session.looks.setdefault(name, []).append(Look(got, predicted.looked_at(), comparison))
 
 
 def record_arrival(session: Session, comparison: Comparison, makers: tuple[Call, ...]) -> None:

@@ -4,8 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from reforg.verification.error_model.comparison import Comparison
-from reforg.verification.error_model.uncertain import Uncertain
+from reforg.verification.error_model.uncertain import Uncertain, Values
 
 Step = Callable[..., Any]
 Key = tuple[str, str]
@@ -82,3 +84,19 @@ class Memory:
     latest: dict[str, Uncertain]
     since: list[Call]
     ended: bool
+
+
+@dataclass(frozen=True)
+class Look:
+    """A comparison for which elements were looked at more closely, with the candidate's value and the prediction it is of."""
+
+    got: Values
+    predicted: Uncertain
+    comparison: Comparison
+
+    def is_of(self, got: Values, predicted: Uncertain) -> bool:
+        """Whether these were compared: the same value, and a prediction with the same numbers."""
+        own = self.predicted
+        if got is not self.got or (own.variance is None) is not (predicted.variance is None):
+            return False
+        return np.array_equal(own.value, predicted.value) and np.array_equal(own.spread, predicted.spread)

@@ -35,6 +35,7 @@ LAYERS = {
 EVERYWHERE = "*"
 BROKEN = (ValueError, LookupError, TypeError, ZeroDivisionError, ConfigError)  # what values of a wrong shape lead to
 MOST_REMEMBERED = 16  # pieces of a unit: two branches' attention and MLP, under four assumptions
+LOOKS = 4  # closer looks at one value that are remembered: of the unit as it stands, and under three assumptions
 REMEMBERED = ("vit.self_attention", "vit.mlp", "shunted.shunted_attention", "shunted.detail_mlp")
 
 
@@ -193,12 +194,21 @@ def observe(session: Session, name: str, predicted: Any) -> Any:
 
 def _compare(session: Session, name: str, got: Values, predicted: Uncertain, own: Any, supplied: bool) -> Comparison:
     """A value against its prediction, put on record. own: the variance of the value itself."""
-    comparison = compared(name, got, predicted, own)
+    comparison = _looked_up(session, name, got, predicted) if own is None else None
+    if comparison is None:
+        comparison = compared(name, got, predicted, own)
+        if comparison.looked and own is None and len(session.looks.get(name, ())) < LOOKS:
+            changes.record_look(session, name, got, predicted, comparison)
     if session.stack and supplied:
         comparison = sharpened(comparison, session.stack[-1], session)
     read = session.stack[-1].carries if session.stack else frozenset()
     changes.record(session, comparison, supplied, predicted.carries | read)
     return comparison
+
+
+def _looked_up(session: Session, name: str, got: Values, predicted: Uncertain) -> Comparison | None:
+    """The comparison of the same two from before, where it took a closer look."""
+    return next((look.comparison for look in session.looks.get(name, ()) if look.is_of(got, predicted)), None)
 
 
 def _surer(own: Uncertain, predicted: Uncertain) -> Uncertain:

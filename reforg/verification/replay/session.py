@@ -8,7 +8,7 @@ from reforg.config import Config
 from reforg.ops import Network
 from reforg.verification.error_model.uncertain import Rounding, Uncertain, Values
 from reforg.verification.findings import Selection
-from reforg.verification.replay.observations import Call, Key, Memory, Observation, Step
+from reforg.verification.replay.observations import Call, Key, Look, Memory, Observation, Step
 
 Judge = Callable[["Session", Call], Any]
 """What decides on a unit's faults, and returns what the replay goes on from."""
@@ -28,6 +28,7 @@ class Session:
     variant found that takes a number from the candidate.
 
     Shared. held: the candidate's values as steps read them, by name and layout, each one object. memory: pieces taken before.
+    looks: comparisons for which elements were looked at more closely, by name.
     """
 
     config: Config
@@ -53,6 +54,7 @@ class Session:
 
     held: dict[tuple[str, str], Uncertain] = field(default_factory=dict)
     memory: dict[tuple[Any, ...], Memory] = field(default_factory=dict)
+    looks: dict[str, list[Look]] = field(default_factory=dict)
 
     def holds(self, name: str) -> bool:
         """Whether the candidate has a value of that name."""
