@@ -3,12 +3,14 @@
 import json
 import re
 from collections.abc import Iterable
+from itertools import accumulate
 from typing import Any
 
 from reforg.errors import ConfigError
 
 EXAMPLES = {"--set": "keep_rate=0.5", "--preprocess": "crop_ratio=1.0"}
 LONGEST = 1000  # characters of a value
+DEEPEST = 32  # lists within lists; counted here, since how deep Python reads depends on what else raised its limit
 NUMBER = re.compile(r"[+-]?(\d+\.|\.\d+)")  # as people write them, and JSON does not
 WORDS = {"True": True, "False": False, "None": None}
 
@@ -33,10 +35,10 @@ def value_of(text: str) -> Any:
         return WORDS[text]
     if len(text) > LONGEST:
         raise ConfigError(f"a value of {len(text):,} characters is no setting: {text[:40]!r}...")
+    if max(accumulate((mark in "[{") - (mark in "]}") for mark in text), default=0) > DEEPEST:
+        raise ConfigError(f"a value nested so deep is no setting: {text[:40]!r}...")
     try:
         value = json.loads(text if NUMBER.fullmatch(text) is None else repr(float(text)))
-    except RecursionError as error:
-        raise ConfigError(f"a value nested so deep is no setting: {text[:40]!r}...") from error
     except ValueError:
         inner = text[1:-1] if text[:1] + text[-1:] in ("()", "[]") else text
         parts = [part.strip() for part in inner.split(",") if part.strip()]

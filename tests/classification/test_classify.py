@@ -487,6 +487,10 @@ MISTAKES = [
     (["photos", *MODEL, "--batch-size", "9" * 20], f"batch_size must be at most 16,777,216, got {'9' * 20}"),
     (["photos", *MODEL, "--set", "depth=1000000000"], "depth must be at most 1,024, got 1000000000"),
     (["photos", *MODEL, "--set", f"keep_rate={'[' * 990}"], f"a value nested so deep is no setting: '{'[' * 40}'..."),
+    (
+        ["photos", *MODEL, "--set", f"keep_rate={'[' * 33}{']' * 33}"],
+        f"a value nested so deep is no setting: '{'[' * 33}{']' * 7}'...",
+    ),
     (["photos", *MODEL, "--preprocess", "self=1"], "preprocessing has no field 'self'…"),
     (["photos", *MODEL, "--preprocess", "crop=1,2"], "preprocessing has no field 'crop'…"),
     (
