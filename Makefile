@@ -4,6 +4,8 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 ORACLE = .venv-oracle
 SIDE_BY_SIDE = -n auto --dist worksteal
+# Tests start hundreds of processes, and each would compile every source anew where Python is told to keep nothing compiled.
+export PYTHONDONTWRITEBYTECODE =
 
 .PHONY: demo test full slow lint types docs libraries oracle evidence performance wheel clean
 

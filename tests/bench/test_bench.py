@@ -651,7 +651,7 @@ DYING = {
 }
 
 
-@pytest.mark.parametrize("peer", DYING)
+@pytest.mark.parametrize("peer", [pytest.param(peer, marks=pytest.mark.full if peer == "starved" else ()) for peer in DYING])
 def test_a_worker_that_fails_is_one_sentence(fakes, capsys, tmp_path, peer):
     code, out, err = run_against(capsys, peer, "--json", tmp_path / "a.json")
     assert (code, out) == (2, "")

@@ -71,7 +71,7 @@ def cases():
         yield pytest.param(page, id=name, marks=pytest.mark.full if name == "docs/verify.md" else ())
 
 
-@pytest.mark.parametrize("page", cases())
+@pytest.mark.parametrize("page", list(cases()))
 def test_what_a_page_shows_is_what_comes_out(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     text = page.read_text(encoding="utf-8")

@@ -95,7 +95,7 @@ def engine(request):
     return request.param
 
 
-@pytest.fixture(params=[1, 2, 3])
+@pytest.fixture(params=[1, pytest.param(2, marks=pytest.mark.full), 3])
 def count(request, monkeypatch):
     """How many threads compute."""
     monkeypatch.setattr(planning, "threads_allowed", lambda: request.param)
